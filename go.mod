@@ -1,0 +1,3 @@
+module weigh
+
+go 1.26
