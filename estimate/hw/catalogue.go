@@ -1,0 +1,290 @@
+package hw
+
+import (
+	_ "embed"
+	"encoding/csv"
+	"fmt"
+	"math/bits"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"unicode"
+)
+
+// A Card is one row of the catalogue: the data-sheet figures of a device.
+// A field at its zero value is unknown.
+type Card struct {
+	Name              string
+	Vendor            string
+	Memory            uint64 // bytes, nominal; 0 for a part that shares the host's memory in sizes sold
+	BandwidthBps      uint64
+	FP16Flops         uint64 // dense matrix rate, 16-bit factors, 32-bit sums
+	FP32Flops         uint64 // vector rate
+	ComputeCapability Capability
+	Arch              string // AMD
+	Units             int    // multiprocessors, compute units, Xe cores
+	PCIe              PCIe
+	Unified           bool
+	Source            string
+}
+
+//go:embed catalogue.csv
+var catalogueCSV string
+
+// Catalogue returns every known card, in the order of the table.
+func Catalogue() []Card { return slices.Clone(catalogue().cards) }
+
+type index struct {
+	cards []Card
+	byKey map[string]int
+}
+
+var catalogue = sync.OnceValue(func() index {
+	cards, err := readCatalogue(catalogueCSV)
+	if err != nil {
+		panic(err) // the table is part of the program
+	}
+	ix := index{cards: cards, byKey: make(map[string]int, len(cards))}
+	for i, c := range cards {
+		ix.byKey[key(c.Name)] = i
+	}
+	return ix
+})
+
+// readCatalogue reads the table. Its rates are decimal: 1 GB/s is 10^9 bytes
+// per second and 1 TFLOPS 10^12 operations per second.
+func readCatalogue(text string) ([]Card, error) {
+	rows, err := csv.NewReader(strings.NewReader(text)).ReadAll()
+	if err != nil {
+		return nil, fmt.Errorf("catalogue: %w", err)
+	}
+	var cards []Card
+	for i, r := range rows[1:] {
+		bad := func(err error) ([]Card, error) { return nil, fmt.Errorf("catalogue: row %d (%s): %w", i+2, r[0], err) }
+		mib, err := decimal(r[2], 1<<20)
+		if err != nil {
+			return bad(err)
+		}
+		bps, err := decimal(r[3], 1e9)
+		if err != nil {
+			return bad(err)
+		}
+		fp16, err := decimal(r[4], 1e12)
+		if err != nil {
+			return bad(err)
+		}
+		fp32, err := decimal(r[5], 1e12)
+		if err != nil {
+			return bad(err)
+		}
+		c := Card{Name: r[0], Vendor: r[1], Memory: mib, BandwidthBps: bps, FP16Flops: fp16, FP32Flops: fp32, Unified: r[9] == "yes", Source: r[10]}
+		if strings.HasPrefix(r[6], "gfx") {
+			c.Arch = r[6]
+		} else if c.ComputeCapability, err = ParseCapability(r[6]); err != nil && r[6] != "" {
+			return bad(err)
+		}
+		if r[7] != "" {
+			if c.Units, err = strconv.Atoi(r[7]); err != nil {
+				return bad(err)
+			}
+		}
+		if r[8] != "" {
+			if _, err := fmt.Sscanf(r[8], "%dx%d", &c.PCIe.Gen, &c.PCIe.Width); err != nil {
+				return bad(err)
+			}
+		}
+		cards = append(cards, c)
+	}
+	return cards, nil
+}
+
+// decimal returns floor(text × unit) exactly; "" is 0.
+func decimal(text string, unit uint64) (uint64, error) {
+	if text == "" {
+		return 0, nil
+	}
+	whole, frac, _ := strings.Cut(text, ".")
+	digits := whole + frac
+	if len(digits) > 18 || digits == "" || strings.Trim(digits, "0123456789") != "" {
+		return 0, fmt.Errorf("%q is not a decimal number", text)
+	}
+	n, err := strconv.ParseUint(digits, 10, 64)
+	if err != nil {
+		return 0, err
+	}
+	scale := uint64(1)
+	for range frac {
+		scale *= 10
+	}
+	hi, lo := bits.Mul64(n, unit)
+	if hi >= scale {
+		return 0, fmt.Errorf("%q is too large", text)
+	}
+	q, _ := bits.Div64(hi, lo, scale)
+	return q, nil
+}
+
+// ParseCapability reads a compute capability such as "8.9".
+func ParseCapability(s string) (Capability, error) {
+	major, minor, dot := strings.Cut(s, ".")
+	ma, err1 := strconv.ParseUint(major, 10, 8)
+	mi, err2 := strconv.ParseUint(minor, 10, 8)
+	if !dot || err1 != nil || err2 != nil || ma == 0 || mi > 9 {
+		return Capability{}, fmt.Errorf("%q is not a compute capability such as 8.9", s)
+	}
+	return Capability{int(ma), int(mi)}, nil
+}
+
+// softWords are left out when names are compared: makers, brands and ornaments
+// that one source writes and another does not. Every other word counts: Ti,
+// SUPER, XT, D, Laptop, Max-Q, Quadro make another card.
+var softWords = map[string]bool{
+	"nvidia": true, "amd": true, "intel": true, "apple": true, "corporation": true, "inc": true,
+	"geforce": true, "radeon": true, "tesla": true, "instinct": true,
+	"graphics": true, "gpu": true, "r": true, "tm": true, "generation": true,
+}
+
+// words splits a name into the lower-case words it is compared by.
+func words(name string) []string {
+	w := strings.FieldsFunc(strings.ToLower(name), func(r rune) bool { return !unicode.IsLetter(r) && !unicode.IsDigit(r) })
+	return slices.DeleteFunc(w, func(w string) bool { return softWords[w] })
+}
+
+// key reduces a name to what it is compared by: its hard words in lower case,
+// without spaces or signs.
+func key(name string) string { return strings.Join(words(name), "") }
+
+// sizedKey is key of a name that ends in a memory size, without that size, and
+// the size in bytes. A name that does not has size 0.
+func sizedKey(name string) (base string, size uint64) {
+	w := words(name)
+	last := len(w) - 1
+	if last > 0 && (w[last] == "gb" || w[last] == "gib") {
+		w[last-1] += "gb"
+		w, last = w[:last], last-1
+	}
+	if last < 1 {
+		return strings.Join(w, ""), 0
+	}
+	gib, err := strconv.ParseUint(strings.TrimSuffix(strings.TrimSuffix(w[last], "gib"), "gb"), 10, 10)
+	if err != nil || !strings.HasSuffix(w[last], "b") {
+		return strings.Join(w, ""), 0
+	}
+	return strings.Join(w[:last], ""), gib << 30
+}
+
+// An UnknownCardError says that a name is in no row of the catalogue, and which
+// rows come nearest.
+type UnknownCardError struct {
+	Name    string
+	Nearest []string
+}
+
+// Error names the nearest rows; none of them is taken instead.
+func (e *UnknownCardError) Error() string {
+	if len(e.Nearest) == 0 {
+		return fmt.Sprintf("no card named %q", e.Name)
+	}
+	return fmt.Sprintf("no card named %q; the nearest are %s", e.Name, strings.Join(e.Nearest, ", "))
+}
+
+// Lookup returns the card of that name. Names match when they are equal but for
+// case, spaces, signs and the maker's name; a size after the name ("RTX 3060
+// 12GB") must be the card's own, and gives a part that shares the host's memory
+// its size ("Apple M4 Max (40-core GPU) 64GB").
+//
+// Any other name is an *UnknownCardError: a near match is never taken.
+func Lookup(name string) (Card, error) {
+	ix := catalogue()
+	k := key(name)
+	if i, ok := ix.byKey[k]; ok {
+		return ix.cards[i], nil
+	}
+	if base, size := sizedKey(name); size > 0 {
+		if i, ok := ix.byKey[base]; ok {
+			c := ix.cards[i]
+			if c.Memory == 0 {
+				c.Memory = size
+			}
+			if c.Memory == size {
+				return c, nil
+			}
+		}
+	}
+	return Card{}, &UnknownCardError{Name: name, Nearest: nearest(k)}
+}
+
+// Identify returns the card that a driver's name and memory size mean. Where
+// the catalogue tells cards of one name apart by size (RTX 4060 Ti 8GB and
+// 16GB), the size decides: the one within 5 percent, if it is the only one.
+// total 0 is an unknown size.
+func Identify(name string, total uint64) (Card, bool) {
+	k := key(name)
+	var found []Card
+	for _, c := range catalogue().cards {
+		base, size := sizedKey(c.Name)
+		switch exact := key(c.Name) == k; {
+		case !exact && (size == 0 || base != k):
+		case c.Unified, exact && total == 0, total != 0 && within(total, c.Memory):
+			found = append(found, c)
+		}
+	}
+	if len(found) != 1 {
+		return Card{}, false
+	}
+	return found[0], true
+}
+
+// within reports whether a is within 5 percent of b.
+func within(a, b uint64) bool { return max(a, b)-min(a, b) <= b/20 }
+
+// maxNameLen bounds the name that nearest compares.
+const maxNameLen = 64
+
+// nearest returns up to five names of the catalogue that differ least from k.
+func nearest(k string) []string {
+	k = k[:min(len(k), maxNameLen)]
+	type scored struct {
+		name string
+		dist int
+	}
+	var all []scored
+	for _, c := range catalogue().cards {
+		ck := key(c.Name)
+		d := editDistance(k, ck)
+		if k != "" && (strings.Contains(ck, k) || strings.Contains(k, ck)) {
+			d = min(d, 1) // a word too few or too many
+		}
+		if d <= len(k)/2 {
+			all = append(all, scored{c.Name, d})
+		}
+	}
+	slices.SortStableFunc(all, func(a, b scored) int { return a.dist - b.dist })
+	var names []string
+	for _, s := range all[:min(5, len(all))] {
+		names = append(names, s.name)
+	}
+	return names
+}
+
+// editDistance is Levenshtein's, over bytes.
+func editDistance(a, b string) int {
+	row := make([]int, len(b)+1)
+	for j := range row {
+		row[j] = j
+	}
+	for i := range len(a) {
+		diag := row[0]
+		row[0] = i + 1
+		for j := range len(b) {
+			cost := diag
+			if a[i] != b[j] {
+				cost++
+			}
+			diag = row[j+1]
+			row[j+1] = min(cost, row[j]+1, diag+1)
+		}
+	}
+	return row[len(b)]
+}

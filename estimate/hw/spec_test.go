@@ -1,0 +1,190 @@
+package hw
+
+import (
+	"errors"
+	"math"
+	"strings"
+	"testing"
+)
+
+func TestParseSpec(t *testing.T) {
+	const mib = 1 << 20
+	tests := map[string]struct {
+		spec        string
+		n           int
+		name        string
+		total, free uint64
+		cc, backend string
+	}{
+		"a name":                         {"RTX 4090", 1, "GeForce RTX 4090", 24576 * mib, 24064 * mib, "8.9", CUDA},
+		"a size":                         {"24GiB", 1, "CUDA device", 24576 * mib, 24576 * mib, "8.9", CUDA},
+		"a fraction of a size":           {"22.5GiB", 1, "CUDA device", 23040 * mib, 23040 * mib, "8.9", CUDA},
+		"a decimal size":                 {"24GB", 1, "CUDA device", 24_000_000_000, 24_000_000_000, "8.9", CUDA},
+		"what is free":                   {"24GiB:free=22GiB", 1, "CUDA device", 24576 * mib, 22528 * mib, "8.9", CUDA},
+		"nothing free":                   {"24GiB:free=0B", 1, "CUDA device", 24576 * mib, 0, "8.9", CUDA},
+		"a capability":                   {"16GiB:cc=7.5", 1, "CUDA device", 16384 * mib, 16384 * mib, "7.5", CUDA},
+		"both":                           {"16GiB:cc=7.5:free=15GiB", 1, "CUDA device", 16384 * mib, 15360 * mib, "7.5", CUDA},
+		"two of a name":                  {"2x RTX 3090:free=22GiB", 2, "GeForce RTX 3090", 24576 * mib, 22528 * mib, "8.6", CUDA},
+		"two, as a shell joins the name": {"2xRTX 3090", 2, "GeForce RTX 3090", 24576 * mib, 24064 * mib, "8.6", CUDA},
+		"two, with quotes kept":          {`2x"RTX 3090"`, 2, "GeForce RTX 3090", 24576 * mib, 24064 * mib, "8.6", CUDA},
+		"four of a size":                 {"4x24GiB", 4, "CUDA device", 24576 * mib, 24576 * mib, "8.9", CUDA},
+		"an AMD card":                    {"RX 7900 XTX", 1, "Radeon RX 7900 XTX", 24576 * mib, 24064 * mib, "", ROCm},
+		"an Intel card":                  {"Arc B580", 1, "Intel Arc B580", 12288 * mib, 12032 * mib, "", Vulkan},
+		"a Mac":                          {"M4 Max (40-core GPU) 128GB", 1, "Apple M4 Max (40-core GPU)", 98304 * mib, 98304 * mib, "", Metal},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			devices, err := ParseSpec(tt.spec)
+			if err != nil || len(devices) != tt.n {
+				t.Fatalf("ParseSpec(%q) = %d devices, %v, want %d", tt.spec, len(devices), err, tt.n)
+			}
+			for i, d := range devices {
+				if d.Index != i || !d.Assumed || d.Name != tt.name || d.Backend != tt.backend || d.ComputeCapability.String() != tt.cc ||
+					*d.MemoryTotal != tt.total || *d.MemoryFree != tt.free {
+					t.Errorf("ParseSpec(%q)[%d] = %+v (total %d, free %d), want %+v", tt.spec, i, d, *d.MemoryTotal, *d.MemoryFree, tt)
+				}
+				for _, field := range []string{"memory_total", "memory_free"} {
+					if d.Source[field] == "" {
+						t.Errorf("%s has no source", field)
+					}
+				}
+			}
+		})
+	}
+	if _, err := ParseSpec("none"); !errors.Is(err, ErrNoDevice) {
+		t.Errorf(`ParseSpec("none") error = %v, want ErrNoDevice`, err)
+	}
+}
+
+func TestParseSpecRejects(t *testing.T) {
+	tests := map[string]struct{ spec, says string }{
+		"nothing":                      {"", "not a size"},
+		"a number without a unit":      {"24", "24GiB"},
+		"an unknown name":              {"RTX 9999", "no card named"},
+		"more free than there is":      {"24GiB:free=25GiB", "more than"},
+		"a free that is no size":       {"24GiB:free=much", "not a size"},
+		"a negative free":              {"24GiB:free=-1GiB", "not a size"},
+		"a capability without a dot":   {"24GiB:cc=89", "compute capability"},
+		"an unknown option":            {"24GiB:fre=1GiB", "unknown option"},
+		"no devices":                   {"0x24GiB", "1 to 16"},
+		"too many devices":             {"17x24GiB", "1 to 16"},
+		"a count beyond any integer":   {"99999999999999999999x24GiB", "1 to 16"},
+		"a card of no memory":          {"0GiB", "none"},
+		"a Mac without its size":       {"Apple M1 Max", "64GB"},
+		"a size beyond any device":     {"9999999999TiB", "no card"},
+		"a size with an exponent":      {"1e3GiB", "no card"},
+		"an AMD integrated part, bare": {"Radeon 780M", "shares the host's memory"},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			devices, err := ParseSpec(tt.spec)
+			if err == nil || !strings.Contains(err.Error(), tt.says) {
+				t.Errorf("ParseSpec(%q) = %+v, %v, want an error with %q", tt.spec, devices, err, tt.says)
+			}
+		})
+	}
+}
+
+func TestMetalWorkingSet(t *testing.T) {
+	const mib = 1 << 20
+	for total, want := range map[uint64]uint64{16384 * mib: 10922 * mib, 65536 * mib: 49152 * mib, 131072 * mib: 98304 * mib} {
+		if got := MetalWorkingSet(total); got/mib != want/mib {
+			t.Errorf("MetalWorkingSet(%d MiB) = %d MiB, want %d", total/mib, got/mib, want/mib)
+		}
+	}
+}
+
+func TestUsable(t *testing.T) {
+	const mib = 1 << 20
+	size := func(n uint64) *uint64 { return &n }
+	tests := map[string]struct {
+		device  Device
+		reserve uint64
+		lines   []string
+		mib     uint64 // of the result, rounded down
+	}{
+		"a detected card": {
+			Device{Backend: CUDA, SMs: 128, MemoryTotal: size(24564 * mib), MemoryFree: size(24000 * mib)}, 1024 * mib,
+			[]string{"free", "own CUDA context", "reserve"}, 24000 - 383 - 1024,
+		},
+		"a detected card with a screen has the desktop in its figures": {
+			Device{Backend: CUDA, SMs: 20, DisplayActive: true, MemoryTotal: size(8192 * mib), MemoryFree: size(7000 * mib)}, 0,
+			[]string{"free", "desktop", "own CUDA context"}, 7000 - 68,
+		},
+		"an assumed card with a screen": {
+			Device{Backend: CUDA, SMs: 20, DisplayActive: true, Assumed: true, MemoryTotal: size(8192 * mib), MemoryFree: size(8000 * mib)}, 0,
+			[]string{"free", "desktop", "own CUDA context"}, 8000 - 600 - 68,
+		},
+		"under Windows": {
+			Device{Backend: CUDA, SMs: 20, WDDM: true, MemoryTotal: size(8000 * mib), MemoryFree: size(7900 * mib)}, 0,
+			[]string{"free", "Windows's budget for one process", "Windows's spill", "own CUDA context"}, 7600 - 512 - 68,
+		},
+		"an unknown number of multiprocessors is taken as the most": {
+			Device{Backend: CUDA, ComputeCapability: Capability{8, 9}, MemoryTotal: size(24576 * mib), MemoryFree: size(24576 * mib)}, 0,
+			[]string{"free", "own CUDA context"}, 24576 - 383,
+		},
+		"an AMD card": {
+			Device{Backend: ROCm, SMs: 96, MemoryTotal: size(24560 * mib), MemoryFree: size(24000 * mib)}, 1024 * mib,
+			[]string{"free", "reserve"}, 24000 - 1024,
+		},
+		"less free than the context": {
+			Device{Backend: CUDA, SMs: 128, MemoryTotal: size(24564 * mib), MemoryFree: size(100 * mib)}, 1024 * mib,
+			[]string{"free", "own CUDA context", "reserve"}, 0,
+		},
+		"an absurd reserve": {
+			Device{Backend: ROCm, MemoryFree: size(100 * mib)}, math.MaxInt64,
+			[]string{"free", "reserve"}, 0,
+		},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			b := Usable(tt.device, tt.reserve)
+			if !b.Known || b.Bytes/mib != tt.mib {
+				t.Errorf("Usable() = %d MiB (known %v), want %d: %+v", b.Bytes/mib, b.Known, tt.mib, b.Lines)
+			}
+			var names []string
+			var sum int64
+			for _, l := range b.Lines {
+				names = append(names, l.Name)
+				sum += l.Bytes
+			}
+			if got, want := strings.Join(names, "|"), strings.Join(tt.lines, "|"); got != want {
+				t.Errorf("lines are %s, want %s", got, want)
+			}
+			if sum > 0 && uint64(sum) != b.Bytes {
+				t.Errorf("the lines sum to %d, the result is %d", sum, b.Bytes)
+			}
+		})
+	}
+	if b := Usable(Device{Backend: CUDA}, 0); b.Known || len(b.Lines) != 0 {
+		t.Errorf("Usable() of an unknown free memory = %+v, want unknown", b)
+	}
+}
+
+// TestContextMeetsTheMeasurements pins the formula to the public measurements
+// that it was fitted to.
+func TestContextMeetsTheMeasurements(t *testing.T) {
+	for sms, mib := range map[int]uint64{188: 555, 170: 506, 142: 426, 34: 107} {
+		got, _ := Context(Device{Backend: CUDA, SMs: sms})
+		if got>>20+3 < mib || got>>20 > mib+3 {
+			t.Errorf("context of %d multiprocessors = %d MiB, want %d within 3", sms, got>>20, mib)
+		}
+	}
+}
+
+func FuzzParseSpec(f *testing.F) {
+	for _, s := range []string{"2x RTX 3090:free=22GiB", "24GiB:cc=7.5", "none", "4090", "Apple M1 64GB", "×:::", "1x1x1B"} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, spec string) {
+		devices, err := ParseSpec(spec)
+		if (err == nil) != (len(devices) > 0) || len(devices) > MaxDevices {
+			t.Errorf("ParseSpec(%q) = %d devices and error %v", spec, len(devices), err)
+		}
+		for _, d := range devices {
+			if *d.MemoryFree > *d.MemoryTotal || Usable(d, 0).Bytes > *d.MemoryFree {
+				t.Errorf("ParseSpec(%q) has %d bytes free of %d", spec, *d.MemoryFree, *d.MemoryTotal)
+			}
+		}
+	})
+}
