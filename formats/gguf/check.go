@@ -13,34 +13,14 @@ import (
 	"weigh/formats/internal/bin"
 )
 
-// A Severity says what a problem means for loading the file.
-type Severity string
-
-// An Error is what llama.cpp v0.5.0 refuses, or what this package refuses with
-// a stated reason; a Warning is odd but loads.
-const (
-	Error   Severity = "error"
-	Warning Severity = "warning"
-)
-
-// A Problem is one fault of a file.
-type Problem struct {
-	Severity Severity `json:"severity"`
-	Code     string   `json:"code"` // kebab-case, stable
-	Message  string   `json:"message"`
-	Offset   int64    `json:"offset"` // of the field, from the start of the file
-	Field    string   `json:"field"`
-	File     string   `json:"file,omitempty"` // the shard, when a set was checked
-}
-
 // maxProblems bounds the report of one file.
 const maxProblems = 1000
 
 // Check reads the header of the GGUF file of size bytes in src and returns
 // every fault of its structure in file order, not only the first; a fault that
-// hides where the next field is ends it. No problem of severity Error means
+// hides where the next field is ends it. No problem of severity error means
 // that Read succeeds with a little-endian file whose types are all known.
-func Check(src io.ReaderAt, size int64) []Problem {
+func Check(src io.ReaderAt, size int64) []formats.Problem {
 	p := newParser(src, size)
 	p.all = true
 	p.parse()
@@ -54,7 +34,7 @@ type parser struct {
 	all  bool           // Check: go on after a fault and list it
 	err  *formats.Error // the first fault that Read fails on
 
-	problems []Problem
+	problems []formats.Problem
 	part     string // "key" or "tensor": what is being read
 	index    int
 	name     string // of that part, once known
@@ -82,7 +62,10 @@ func (p *parser) finish() {
 	}
 	err.Field = p.field(err.Field)
 	code := "malformed-header"
+	var lfs *formats.LFSPointer
 	switch {
+	case errors.As(err, &lfs):
+		code = "lfs-pointer"
 	case errors.Is(err, bin.ErrTruncated):
 		code = "truncated-header"
 	case errors.Is(err, bin.ErrLimit):
@@ -90,7 +73,7 @@ func (p *parser) finish() {
 	case errors.Is(err, bin.ErrIO):
 		code = "read-failed"
 	}
-	p.add(Error, code, err)
+	p.add(formats.SeverityError, code, err)
 	p.err = cmp.Or(p.err, err)
 }
 
@@ -100,34 +83,34 @@ func (p *parser) reject(code string, offset int64, field, format string, args ..
 		return
 	}
 	err := &formats.Error{Format: "gguf", Offset: offset, Field: p.field(field), Err: fmt.Errorf(format, args...)}
-	p.add(Error, code, err)
+	p.add(formats.SeverityError, code, err)
 	p.err = cmp.Or(p.err, err)
 }
 
 // mark reports what llama.cpp refuses and Read keeps.
 func (p *parser) mark(code string, offset int64, field, format string, args ...any) {
-	p.note(Error, code, offset, field, format, args...)
+	p.note(formats.SeverityError, code, offset, field, format, args...)
 }
 
 // warn reports what is odd and loads.
 func (p *parser) warn(code string, offset int64, field, format string, args ...any) {
-	p.note(Warning, code, offset, field, format, args...)
+	p.note(formats.SeverityWarning, code, offset, field, format, args...)
 }
 
-func (p *parser) note(s Severity, code string, offset int64, field, format string, args ...any) {
+func (p *parser) note(s string, code string, offset int64, field, format string, args ...any) {
 	if p.all && p.Err() == nil {
 		p.add(s, code, &formats.Error{Offset: offset, Field: p.field(field), Err: fmt.Errorf(format, args...)})
 	}
 }
 
-func (p *parser) add(s Severity, code string, err *formats.Error) {
+func (p *parser) add(s string, code string, err *formats.Error) {
 	switch n := len(p.problems); {
 	case !p.all || n > maxProblems:
 	case n == maxProblems:
-		p.problems = append(p.problems, Problem{Severity: Error, Code: "too-many-problems", Field: err.Field, Offset: err.Offset,
+		p.problems = append(p.problems, formats.Problem{Severity: formats.SeverityError, Code: "too-many-problems", Field: err.Field, Offset: err.Offset,
 			Message: fmt.Sprintf("%d problems are listed; there are more", maxProblems)})
 	default:
-		p.problems = append(p.problems, Problem{Severity: s, Code: code, Field: err.Field, Offset: err.Offset, Message: err.Err.Error()})
+		p.problems = append(p.problems, formats.Problem{Severity: s, Code: code, Field: err.Field, Offset: err.Offset, Message: err.Err.Error()})
 	}
 }
 

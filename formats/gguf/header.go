@@ -24,6 +24,9 @@ func (p *parser) parse() {
 // counts reads the fixed fields: magic, version, tensor count, metadata count.
 func (p *parser) counts() (tensors, kvs uint64) {
 	if magic := p.Bytes("magic", 4, 4); magic != nil && string(magic) != "GGUF" {
+		if lfs := formats.ReadLFSPointer(p.file.src, p.file.Size); lfs != nil {
+			p.Fail("magic", "%w", lfs)
+		}
 		p.Fail("magic", "%q, want \"GGUF\"", magic)
 	}
 	at := p.Offset()

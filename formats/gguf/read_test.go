@@ -21,7 +21,7 @@ import (
 const conformance = "../../fixtures/conformance/gguf"
 
 func read(b []byte) (*gguf.File, error) { return gguf.Read(bytes.NewReader(b), int64(len(b))) }
-func check(b []byte) []gguf.Problem     { return gguf.Check(bytes.NewReader(b), int64(len(b))) }
+func check(b []byte) []formats.Problem  { return gguf.Check(bytes.NewReader(b), int64(len(b))) }
 
 // small is a good file with a value of every type and three tensors.
 func small() *fixtures.GGUF {
@@ -147,9 +147,9 @@ func TestConformance(t *testing.T) {
 	}
 }
 
-func errorsIn(problems []gguf.Problem) (n int) {
+func errorsIn(problems []formats.Problem) (n int) {
 	for _, p := range problems {
-		if p.Severity == gguf.Error {
+		if p.Severity == formats.SeverityError {
 			n++
 		}
 	}
@@ -253,9 +253,9 @@ func TestEveryFaultIsNamed(t *testing.T) {
 }
 
 // firstFatal returns the first problem that Read does not tolerate.
-func firstFatal(problems []gguf.Problem) *gguf.Problem {
+func firstFatal(problems []formats.Problem) *formats.Problem {
 	for i, p := range problems {
-		if p.Severity == gguf.Error && p.Code != "unknown-type" && p.Code != "big-endian" {
+		if p.Severity == formats.SeverityError && p.Code != "unknown-type" && p.Code != "big-endian" {
 			return &problems[i]
 		}
 	}

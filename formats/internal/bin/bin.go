@@ -26,14 +26,18 @@ var (
 	ErrIO        = errors.New("read failed")
 )
 
-// A fault is a refusal with its reason as text.
+// A fault is a refusal and its kind, for errors.Is.
 type fault struct {
+	error
 	kind error
-	text string
 }
 
-func (f *fault) Error() string { return f.text }
-func (f *fault) Unwrap() error { return f.kind }
+func (f fault) Unwrap() []error {
+	if f.kind == nil {
+		return []error{f.error}
+	}
+	return []error{f.error, f.kind}
+}
 
 // A Reader walks a file of known size forwards. After the first error every
 // read returns a zero value.
@@ -88,7 +92,7 @@ func (r *Reader) Fail(field, format string, args ...any) {
 func (r *Reader) fail(field string, kind error, format string, args ...any) {
 	if r.err == nil {
 		r.err = &formats.Error{Format: r.format, Offset: r.at, Field: field,
-			Err: &fault{kind, fmt.Sprintf(format, args...)}}
+			Err: fault{fmt.Errorf(format, args...), kind}}
 	}
 }
 
