@@ -116,13 +116,20 @@ type Graph struct {
 	Nodes []*Tensor
 	Leafs []*Tensor
 
-	// Fused lists the nodes that llama.cpp asks the backends about before it
-	// settles on a fused operator (llm_graph_fused_node).
-	Fused []*Tensor
+	// FusedNodes are those that llama.cpp asks the backends about before it
+	// settles on a fused operator.
+	FusedNodes []FusedNode
 
 	slab  []Tensor
 	count int32
 	seen  []bool
+}
+
+// A FusedNode is a fused operator of a layer (llm_graph_fused_node).
+type FusedNode struct {
+	Tensor *Tensor
+	What   uint8 // which fused operator, as the graph's author numbers them
+	Layer  int32
 }
 
 // New returns an empty graph with room for about n tensors.

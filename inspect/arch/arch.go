@@ -1,0 +1,234 @@
+// Package arch is the table of architectures: how each one's metadata is read,
+// what its layers keep in memory, and how its graph is wired. One file holds a
+// family; adding an architecture touches one file.
+//
+// The builders stand here, beside the hyper-parameters they depend on, rather
+// than in estimate: the two halves of an architecture change together.
+package arch
+
+import (
+	"fmt"
+
+	"weigh/inspect/model"
+)
+
+// MaxLayers is the most blocks that llama.cpp loads (LLAMA_MAX_LAYERS).
+const MaxLayers = 512
+
+// Tie says what serves as the output matrix when the file has none.
+type Tie uint8
+
+// The ways of llama.cpp to do without output.weight.
+const (
+	TieCopy  Tie = iota // token_embd is loaded once more, where the output layer is (TENSOR_DUPLICATED)
+	TieShare            // token_embd itself is used, wherever it is
+	TieNone             // the architecture has no output matrix
+)
+
+// A Quirk is a turn that llama.cpp's shared blocks take for few architectures
+// only (the tests of "arch ==" in src/llama-graph.cpp@v0.5.0).
+type Quirk struct {
+	WeightBeforeFFN bool // expert weights are applied to the experts' input
+	SelectLogits    bool // experts are chosen by the raw logits
+	SelectSigmoid   bool // experts are chosen by the logits' sigmoid
+	ExpertGroups    bool // chosen experts map to groups of adjugate experts
+	ClampedSwiGLU   bool // one operator clamps and gates, in dense layers
+	ClampedMoE      bool // the same in experts
+	MoEDownF32      bool // the experts' down projection asks for an F32 operand
+	ScoreTanh       bool // attention scores pass a tanh of their own
+	RankMean        bool // reranking pools by the mean
+	RankSoftmax     bool // reranking ends in a softmax
+}
+
+// An Arch is one row of the table.
+type Arch struct {
+	Name      string         // value of general.architecture
+	Rope      model.RopeType // unless Load sets another one
+	Recurrent bool           // every layer is recurrent (llm_arch_is_recurrent)
+	Hybrid    bool           // attention and recurrent layers (llm_arch_is_hybrid)
+	NoMemory  bool           // neither cache nor state
+	Rollback  bool           // the recurrent state supports partial rollback (llm_arch_supports_rs_rollback)
+	Encoder   bool           // has an encoder pass of its own (llama_model_has_encoder)
+	Tie       Tie
+	Quirk     Quirk
+
+	// Load reads the hyper-parameters that the common ones do not cover.
+	Load func(k *Keys, h *model.HParams)
+	// Memory returns what a context keeps; nil stands for the default of the
+	// architecture's kind.
+	Memory func(m *model.Model, c *Context) *Memory
+	// Build appends the graph of one micro-batch.
+	Build func(b *Builder)
+	// Skip reports the tensors of layer il that llama.cpp does not load for
+	// this context kind; nil means that NextN layers are skipped without MTP
+	// where HasNextN is set, and no other.
+	Skip func(m *model.Model, name string, il int, mtp bool) bool
+	// Layer overrides the layer that a tensor is placed with.
+	Layer func(m *model.Model, name string, il int) int
+
+	Source string // where the facts were read
+}
+
+var table = map[string]*Arch{}
+
+// register adds rows; the families call it from their init.
+func register(rows ...*Arch) struct{} {
+	for _, r := range rows {
+		if table[r.Name] != nil {
+			panic("arch: two rows for " + r.Name)
+		}
+		table[r.Name] = r
+	}
+	return struct{}{}
+}
+
+// Lookup returns the row of an architecture, nil when there is none.
+func Lookup(name string) *Arch { return table[name] }
+
+// Names returns the architectures of the table, in no order.
+func Names() []string {
+	names := make([]string, 0, len(table))
+	for n := range table {
+		names = append(names, n)
+	}
+	return names
+}
+
+// Load turns what the files say into a model. An architecture without a row
+// gets the common hyper-parameters and a note. Errors name the key.
+//
+// Source: src/llama-model.cpp@v0.5.0, llama_model_base::load_hparams.
+func Load(src model.Source) (*model.Model, error) {
+	k := &Keys{meta: src.Meta}
+	m := &model.Model{Tensors: src.Tensors, Index: model.NewIndex(src.Tensors), Meta: src.Meta}
+	m.Arch = k.text("general.architecture")
+	if m.Arch == "" {
+		return nil, fmt.Errorf("general.architecture: missing or not text: not a language model's file")
+	}
+	k.arch = m.Arch
+	m.Name = k.text("general.name")
+	m.NVocab = vocabulary(k, src.Tensors)
+
+	row := Lookup(m.Arch)
+	if row == nil {
+		m.Notes = append(m.Notes, fmt.Sprintf("architecture %q is not in the table: layers are read as a plain transformer's", m.Arch))
+		row = &Arch{}
+	}
+	h := &m.HParams
+	common(k, h, row)
+	if k.err == nil && row.Load != nil {
+		row.Load(k, h)
+	}
+	if k.err != nil {
+		return nil, k.err
+	}
+	if h.MaxAlibiBias > 0 {
+		h.UseAlibi = true
+	}
+	return m, nil
+}
+
+// vocabulary returns the number of tokens: the tokenizer's, or the rows of the
+// embeddings.
+func vocabulary(k *Keys, tensors []model.Tensor) int {
+	if n := k.arrayLen("tokenizer.ggml.tokens"); n > 0 {
+		return n
+	}
+	if v := k.Int("vocab_size", 0); v > 0 {
+		return v
+	}
+	for i := range tensors {
+		if t := &tensors[i]; t.Name == "token_embd.weight" && len(t.Shape) > 1 {
+			return int(min(t.Shape[1], 1<<40))
+		}
+	}
+	return 0
+}
+
+// common reads what load_hparams reads for every architecture.
+func common(k *Keys, h *model.HParams, row *Arch) {
+	h.RouterLayer, h.NLayerKVFromStart = -1, -1
+	h.LogitSoftcap, h.RouterSoftcap, h.FinalSoftcap = 50, 30, 30
+	h.TokenShiftCount = 2
+	h.NNoRopeLayerStep = 4
+	h.NAltup, h.LaurelRank, h.NEmbdAltup = 4, 64, 256
+	h.NClsOut = 1
+	h.ExpertGroupScale = 0.05
+	h.Pooling = model.PoolingNone
+	h.RopeType = row.Rope
+
+	h.NCtxTrain = k.Need("context_length")
+	h.NEmbd = k.Need("embedding_length")
+	h.NEmbdOutImpl = k.Int("embedding_length_out", 0)
+	h.CausalAttn = k.Bool("attention.causal", true)
+	if v := k.Int("pooling_type", -2); v != -2 {
+		h.Pooling = model.Pooling(v)
+	}
+	h.NLayerAll = k.Need("block_count")
+	if k.err == nil && (h.NLayerAll < 1 || h.NLayerAll > MaxLayers) {
+		k.fail("block_count", "%d layers, llama.cpp loads 1 to %d", h.NLayerAll, MaxLayers)
+	}
+	if k.err != nil {
+		return
+	}
+	h.NLayerNext = k.Int("nextn_predict_layers", 0)
+	if h.NLayerNext > h.NLayerAll {
+		k.fail("nextn_predict_layers", "%d of %d layers", h.NLayerNext, h.NLayerAll)
+		return
+	}
+	h.NExpert = k.Int("expert_count", 0)
+	h.NExpertGroups = k.Int("expert_group_count", 0)
+	h.NGroupUsed = k.Int("expert_group_used_count", 0)
+
+	h.Layers = make([]model.Layer, h.NLayerAll)
+	used := k.PerLayer("expert_used_count", h.NLayerAll, 0)
+	ff := k.PerLayer("feed_forward_length", h.NLayerAll, 0)
+	heads := k.PerLayer("attention.head_count", h.NLayerAll, 0)
+	kv := k.PerLayer("attention.head_count_kv", h.NLayerAll, -1)
+	for i := range h.Layers {
+		l := &h.Layers[i]
+		l.NExpertUsed, l.NFF, l.NHead, l.NHeadKV = used[i], ff[i], heads[i], kv[i]
+		if kv[i] < 0 {
+			l.NHeadKV = heads[i]
+		}
+		l.Recr = row.Recurrent
+		l.Deepstack = -1
+		if min(l.NHead, l.NHeadKV, l.NFF, l.NExpertUsed) < 0 {
+			k.fail("block_count", "negative head, feed-forward or expert count in layer %d", i)
+			return
+		}
+		if l.NExpertUsed > h.NExpert {
+			k.fail("expert_used_count", "%d of %d experts in layer %d", l.NExpertUsed, h.NExpert, i)
+			return
+		}
+	}
+	if h.NExpertGroups > 1 && h.NExpert%h.NExpertGroups != 0 {
+		k.fail("expert_group_count", "%d groups of %d experts", h.NExpertGroups, h.NExpert)
+		return
+	}
+
+	h.NCtxOrigYarn = k.Int("rope.scaling.original_context_length", h.NCtxTrain)
+	switch k.Str("rope.scaling.type", "linear") {
+	case "longrope":
+		h.RopeScalingLong = true
+	case "yarn":
+		h.RopeScalingYarn = true
+	}
+	h.RopeScalingAlpha = k.Float("rope.scaling.alpha", 0)
+	h.RopeFreqScale = 1
+	if f := k.Float("rope.scaling.factor", k.Float("rope.scale_linear", 0)); f != 0 {
+		h.RopeFreqScale = 1 / f
+	}
+
+	if n := h.NHead(0); n > 0 {
+		h.NEmbdHeadKFull = k.Int("attention.key_length", h.NEmbd/n)
+		h.NEmbdHeadVFull = k.Int("attention.value_length", h.NEmbd/n)
+		h.NRotFull = k.Int("rope.dimension_count", h.NEmbdHeadKFull)
+	}
+	h.NEmbdHeadKSWA = k.Int("attention.key_length_swa", h.NEmbdHeadKFull)
+	h.NEmbdHeadVSWA = k.Int("attention.value_length_swa", h.NEmbdHeadVFull)
+	h.NRotSWA = k.Int("rope.dimension_count_swa", h.NRotFull)
+	if n := k.arrayLen(k.arch + ".classifier.output_labels"); n > 0 {
+		h.NClsOut = n
+	}
+}
