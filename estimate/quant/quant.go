@@ -33,7 +33,7 @@ type KV struct {
 // A Model is what of a model decides how it is quantized.
 type Model struct {
 	Arch        string // general.architecture
-	Layers      int    // block_count, with the layers of multi-token prediction
+	Layers      int    // as llama.cpp counts them (n_layer_all): with those of multi-token prediction, and each loop over them
 	HeadCount   int    // attention heads of layer 0
 	HeadCountKV int    // key and value heads of layer 0; 0 when it has no attention
 	ExpertCount int    // experts per layer; 0 for a dense model

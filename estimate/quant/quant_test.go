@@ -456,6 +456,7 @@ func TestRefusals(t *testing.T) {
 		"too many elements together":     {tiny("llama", 1, 4, 4, 0, matrix("x", 1<<55), matrix("y", 1<<55, 2)), Q4_0, `tensor "y": shape [36028797018963968 2]: more than 2^56 elements`},
 		"a file type of the past":        {integers, 4, "file type unknown(4) is not one that llama-quantize writes"},
 		"integers":                       {integers, Q4_0, `tensor "blk.0.x.weight": llama-quantize cannot convert I32 to Q4_0`},
+		"rows too short for Q1_0":        {tiny("llama", 1, 4, 4, 0, matrix("blk.0.x.weight", 192, 2), matrix("output.weight", 256, 2)), Q1_0, `tensor "blk.0.x.weight": llama-quantize has no type for rows of 192 beside Q1_0, whose blocks are of 128`},
 		"an expert outside the layers":   {tiny("llama", 1, 4, 4, 4, matrix("ffn_down_exps.weight", 256, 2, 4), matrix("output.weight", 256, 2)), Q4_K_M, `tensor "ffn_down_exps.weight": layer -1 is not one of the model's 1`},
 		"an expert in a layer too many":  {tiny("llama", 1, 4, 4, 4, matrix("blk.1.ffn_up_exps.weight", 256, 2, 4), matrix("output.weight", 256, 2)), Q4_K_M, `tensor "blk.1.ffn_up_exps.weight": layer 1 is not one of the model's 1`},
 	}

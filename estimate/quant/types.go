@@ -145,15 +145,15 @@ func (c *chooser) choose(i int) (choice, error) {
 	case !def.Quantized():
 		return choice{def, def}, nil
 	case overridden:
-		return c.fit(override, d.columns), nil
+		return fit(name, override, d.columns)
 	case c.opt.Pure:
-		return c.fit(def, d.columns), nil
+		return fit(name, def, d.columns)
 	}
 	t, err := c.mix(i, def)
 	if err != nil {
 		return choice{}, err
 	}
-	return c.fit(t, d.columns), nil
+	return fit(name, t, d.columns)
 }
 
 func (c *chooser) override(name string) (formats.DType, bool) {
@@ -165,14 +165,15 @@ func (c *chooser) override(name string) (formats.DType, bool) {
 	return 0, false
 }
 
-// fit replaces a type whose blocks do not divide rows of the given length by
-// one of blocks of 32, or else by F16.
+// fit replaces a type whose blocks do not divide a tensor's rows by one of
+// blocks of 32, or else by F16. Some types of larger blocks have none to fall
+// back to.
 //
 // Source: src/llama-quant.cpp@v0.5.0, tensor_type_fallback.
-func (c *chooser) fit(t formats.DType, columns uint64) choice {
+func fit(name string, t formats.DType, columns uint64) (choice, error) {
 	block, _ := t.Block()
 	if columns%block == 0 {
-		return choice{t, t}
+		return choice{t, t}, nil
 	}
 	used := t
 	switch t {
@@ -187,11 +188,15 @@ func (c *chooser) fit(t formats.DType, columns uint64) choice {
 		used = formats.Q5_1
 	case formats.Q6_K:
 		used = formats.Q8_0
+	default:
+		if block > 32 {
+			return choice{}, fmt.Errorf("tensor %q: llama-quantize has no type for rows of %d beside %v, whose blocks are of %d", name, columns, t, block)
+		}
 	}
 	if block, _ := used.Block(); columns%block != 0 {
 		used = formats.F16
 	}
-	return choice{t, used}
+	return choice{t, used}, nil
 }
 
 // moreBits reports whether layer i of n is one of the first or last eighth, or
