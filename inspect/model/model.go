@@ -28,17 +28,18 @@ const (
 	SWASymmetric
 )
 
-// RopeType says how rotary positions pair the head's values.
-type RopeType uint8
+// RopeType says how rotary positions pair the head's values; its numbers are
+// ggml's modes.
+type RopeType int8
 
 // The kinds of rotary embedding (enum llama_rope_type).
 const (
-	RopeNone RopeType = iota
-	RopeNorm
-	RopeNeoX
-	RopeMRoPE
-	RopeIMRoPE
-	RopeVision
+	RopeNone   RopeType = -1
+	RopeNorm   RopeType = 0
+	RopeNeoX   RopeType = 2
+	RopeMRoPE  RopeType = 8
+	RopeVision RopeType = 24
+	RopeIMRoPE RopeType = 40
 )
 
 // Pooling says how the token embeddings of a sequence become one.
