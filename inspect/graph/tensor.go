@@ -152,20 +152,13 @@ func (g *Graph) alloc() *Tensor {
 
 // Leaf returns a new tensor without an operator: an input, a weight or a cache.
 func (g *Graph) Leaf(name string, typ formats.DType, ne ...int64) *Tensor {
-	t := g.alloc()
-	t.Name, t.Type, t.Ne = name, typ, [4]int64{1, 1, 1, 1}
-	copy(t.Ne[:], ne)
-	t.setStrides()
+	dims := [4]int64{1, 1, 1, 1}
+	if copy(dims[:], ne) < len(ne) {
+		g.fail(OpNone, "%q has %d dimensions, want at most 4", name, len(ne))
+	}
+	t := g.node(OpNone, typ, dims)
+	t.Name = name
 	return t
-}
-
-// setStrides gives t the strides of a packed tensor.
-func (t *Tensor) setStrides() {
-	e, b := t.Type.Block()
-	t.Nb[0] = b
-	t.Nb[1] = t.Nb[0] * (uint64(t.Ne[0]) / e)
-	t.Nb[2] = t.Nb[1] * uint64(t.Ne[1])
-	t.Nb[3] = t.Nb[2] * uint64(t.Ne[2])
 }
 
 // Expand appends t and all it depends on, operands first, that is not in the
@@ -188,4 +181,15 @@ func (g *Graph) Expand(t *Tensor) {
 		return
 	}
 	g.Nodes = append(g.Nodes, t)
+}
+
+// Select appends all of ts, as alternatives of which one will be computed, and
+// returns the one with index idx. All of them get memory.
+//
+// Source: ggml/src/ggml.c@v0.5.0, ggml_build_forward_select.
+func (g *Graph) Select(idx int, ts ...*Tensor) *Tensor {
+	for _, t := range ts {
+		g.Expand(t)
+	}
+	return ts[idx]
 }
