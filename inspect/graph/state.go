@@ -54,10 +54,9 @@ func packedPlanes(t *Tensor) bool {
 	return t.Nb[0] == b && t.Nb[1] == uint64(t.Ne[0])*b
 }
 
-// linear returns the result of a linear attention with n operands: outputs and
-// new states, F32 of [S*H, n_tokens + S*n_seqs]. like [S, H, n_tokens] gives
-// the shape that the per-token operands have; state is [S*S*H, n_seqs] and
-// comes last.
+// linear returns the result of a linear attention, without its operands:
+// outputs and new states, F32 of [S*H, n_tokens + S*n_seqs]. like is [S, H,
+// n_tokens], state [S*S*H, n_seqs].
 func (g *Graph) linear(op Op, like, state *Tensor) *Tensor {
 	g.need(op, like, state)
 	s, h, n := like.Ne[0], like.Ne[1], state.Ne[1]
