@@ -1,0 +1,144 @@
+package arch
+
+import (
+	"weigh/inspect/graph"
+)
+
+// A wiring says how the blocks of a pre-norm decoder are connected: norm,
+// attention, residual, norm, feed-forward, residual. Its zero value is the
+// plainest one.
+type wiring struct {
+	attend  func(*Builder) attend // the attention's inputs; nil: one cache
+	layer   bool                  // layer norms instead of RMS norms
+	qkNorm  qkNorm                // norms of queries and keys
+	factors bool                  // rotary frequency factors
+	noRope  func(b *Builder, il int) bool
+	noBiasO bool                                                      // attn_output.bias is not used
+	ffnNorm string                                                    // name of the second norm; "" means ffn_norm
+	ffn     func(b *Builder, cur *graph.Tensor, il int) *graph.Tensor // nil: gated SiLU, or experts where the layer has a router
+	postFFN func(b *Builder, cur *graph.Tensor, il int) *graph.Tensor // applied to the layer's output
+}
+
+// qkNorm says where queries and keys are normed.
+type qkNorm uint8
+
+const (
+	qkNone   qkNorm = iota
+	qkBefore        // before the rotation
+	qkAfter         // after it
+)
+
+// decoder appends a trunk of such blocks and returns its normed embeddings.
+func (b *Builder) decoder(w wiring) *graph.Tensor {
+	typ := NormRMS
+	if w.layer {
+		typ = NormLayer
+	}
+	if w.attend == nil {
+		w.attend = (*Builder).cachedKV
+	}
+	if w.ffnNorm == "" {
+		w.ffnNorm = "ffn_norm"
+	}
+	if w.ffn == nil {
+		w.ffn = (*Builder).siluFFN
+	}
+	inpL := b.InpEmbd()
+	pos := b.InpPos()
+	attn := w.attend(b)
+	outIDs := b.InpOutIDs()
+	for il := range b.NLayer() {
+		inpSA := inpL
+		cur := b.LayerNorm(inpL, "attn_norm", typ, il)
+		b.Name(cur, "attn_norm", il)
+		q, k, v := b.QKV(cur, b.NEmbdHeadV(0), b.NHead(0), b.NHeadKV(0), il)
+		if w.qkNorm == qkBefore {
+			q, k = b.LayerNorm(q, "attn_q_norm", typ, il), b.LayerNorm(k, "attn_k_norm", typ, il)
+		}
+		if w.noRope == nil || !w.noRope(b, il) {
+			var factors *graph.Tensor
+			if w.factors {
+				factors = b.RopeFactors(il)
+			}
+			q, k = b.Rot(q, pos, factors, b.NRot(0)), b.Rot(k, pos, factors, b.NRot(0))
+		}
+		if w.qkNorm == qkAfter {
+			q, k = b.LayerNorm(q, "attn_q_norm", typ, il), b.LayerNorm(k, "attn_k_norm", typ, il)
+		}
+		if b.UseKQNorm {
+			q, k = b.RMSNorm(q), b.RMSNorm(k)
+		}
+		a := Attn{Q: q, K: k, V: v}.WithOut(b, il)
+		if w.noBiasO {
+			a.WOB = nil
+		}
+		cur = attn(a, il)
+		b.Name(cur, "attn_out", il)
+		b.LastRows(il, outIDs, &cur, &inpSA)
+		ffnInp := b.Add(cur, inpSA)
+		b.Name(ffnInp, "ffn_inp", il)
+		cur = b.LayerNorm(ffnInp, w.ffnNorm, typ, il)
+		b.Name(cur, "ffn_norm", il)
+		cur = w.ffn(b, cur, il)
+		b.Name(cur, "ffn_out", il)
+		cur = b.Add(cur, ffnInp)
+		cur = b.CVec(cur, il)
+		b.Name(cur, "l_out", il)
+		if w.postFFN != nil {
+			cur = w.postFFN(b, cur, il)
+		}
+		inpL = cur
+	}
+	cur := b.Norm(inpL, b.OutputNorm(), b.T("output_norm.bias"), typ, -1)
+	b.Name(cur, "result_norm", -1)
+	b.Embd(cur)
+	return cur
+}
+
+// lmHead appends the output matrix.
+func (b *Builder) lmHead(cur *graph.Tensor) {
+	cur = b.MM(b.OutputW(), cur, b.T("output.scale"))
+	if bias := b.T("output.bias"); bias != nil {
+		cur = b.Add(cur, bias)
+	}
+	b.Logits(cur)
+}
+
+// model builds a decoder with its output matrix.
+func (w wiring) model(b *Builder) { b.lmHead(b.decoder(w)) }
+
+// siluFFN is a gated SiLU block, or experts where the layer has a router.
+func (b *Builder) siluFFN(cur *graph.Tensor, il int) *graph.Tensor {
+	if b.W(il, "ffn_gate_inp.weight") == nil {
+		return b.FeedForward(cur, b.LayerFFN(il, "", ActSiLU), il)
+	}
+	return b.Experts(cur, b.LayerMoE(il, ActSiLU), il)
+}
+
+// denseFFN is a dense block with another activation.
+func denseFFN(act Act) func(*Builder, *graph.Tensor, int) *graph.Tensor {
+	return func(b *Builder, cur *graph.Tensor, il int) *graph.Tensor {
+		return b.FeedForward(cur, b.LayerFFN(il, "", act), il)
+	}
+}
+
+// An attend appends the attention of one layer.
+type attend func(a Attn, il int) *graph.Tensor
+
+// cachedKV attends over the one cache.
+func (b *Builder) cachedKV() attend {
+	in := b.InpKV()
+	return func(a Attn, il int) *graph.Tensor { return b.AttendKV(in, a, il) }
+}
+
+// cachedISWA attends over the full-size and the window cache.
+func (b *Builder) cachedISWA() attend {
+	in := b.InpISWA()
+	return func(a Attn, il int) *graph.Tensor { return b.AttendISWA(in, a, il) }
+}
+
+// uncached attends within the batch.
+func (b *Builder) uncached() attend {
+	in := b.InpNoCache()
+	return func(a Attn, il int) *graph.Tensor { return b.AttendNoCache(in, a, il) }
+}
