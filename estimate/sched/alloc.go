@@ -159,8 +159,8 @@ type packer struct {
 	states []state // by ID
 }
 
-// pack fills in the memory that the split graph needs.
-func (w *work) pack(r *Result) error {
+// pack places the split graph and fills in the memory that it needs.
+func (w *work) pack(r *Result) (*packer, error) {
 	p := &packer{w: w, states: make([]state, w.count)}
 	for d, b := range w.c.Compute {
 		i := slices.Index(w.c.Compute, b)
@@ -176,7 +176,7 @@ func (w *work) pack(r *Result) error {
 		p.heaps = append(p.heaps, h)
 	}
 	if err := p.run(); err != nil {
-		return err
+		return nil, err
 	}
 	r.Compute = make([]uint64, len(p.of))
 	r.Chunks = make([][]uint64, len(p.of))
@@ -193,7 +193,7 @@ func (w *work) pack(r *Result) error {
 			r.Peak[d] = h.peak
 		}
 	}
-	return nil
+	return p, nil
 }
 
 // run places leafs, then inputs, then every node in order, and frees what has
@@ -340,7 +340,7 @@ func (p *packer) note(h *heap, t *graph.Tensor, a at, size uint64) {
 	if grew {
 		c.max = a.off + size
 	}
-	if !p.w.c.Explain {
+	if !p.w.c.Explain || size == 0 {
 		return
 	}
 	b := Block{Name: t.Name, Layer: t.Layer, Op: t.Op, Chunk: a.chunk, Offset: a.off, Bytes: size}

@@ -212,7 +212,7 @@ func Pack(g *graph.Graph, c *Config) (*Result, error) {
 		return nil, err
 	}
 	r := w.result()
-	if err := w.pack(r); err != nil {
+	if _, err := w.pack(r); err != nil {
 		return nil, err
 	}
 	return r, nil
