@@ -158,6 +158,7 @@ func read(src io.ReaderAt, size int64) (*File, []formats.Problem, error) {
 		return nil, nil, fail("header length", "%d bytes do not fit in the %d bytes that follow; the file is cut short or not safetensors", n, size-8)
 	}
 	r := &reader{Scanner: jsonscan.New(src, 8, 8+int64(n), format, "header")}
+	r.Known = append(entryFields[:], "BF16", "F16", "F32", "U8", "I32", "F8_E4M3")
 	if k := r.Kind(); k != jsonscan.Object {
 		r.Fail(r.Offset(), "%v, want a JSON object", k)
 	}

@@ -31,6 +31,8 @@ type Scanner struct {
 	Python bool
 	// Budget is how many bytes of strings and charges the text may still cost.
 	Budget int64
+	// Known strings are returned without a copy of their own.
+	Known []string
 
 	format  string
 	field   string
@@ -201,6 +203,11 @@ func (s *Scanner) String() string {
 	s.text(true)
 	if s.err != nil {
 		return ""
+	}
+	for _, k := range s.Known {
+		if k == string(s.scratch) {
+			return k
+		}
 	}
 	return string(s.scratch)
 }
