@@ -14,9 +14,8 @@ import (
 )
 
 const (
-	minWindow = 64 << 10  // first window and the one after a jump
-	maxWindow = 256 << 10 // a sequential walk doubles the window up to this
-	maxFetch  = 1 << 30   // bytes read through windows before a header is refused: it bounds the time
+	window   = 32 << 10 // bytes read at once: a system call is cheap beside them, and they stay in a core's cache
+	maxFetch = 1 << 30  // bytes read before a header is refused: it bounds the time
 )
 
 // Why a field was refused, for errors.Is on what Err returns.
@@ -50,7 +49,6 @@ type Reader struct {
 	win     []byte // file bytes [base, base+len(win))
 	base    int64
 	pos     int   // next byte, as an index into win
-	want    int   // size of the next window
 	fetched int64 // bytes read so far
 	at      int64 // offset of the field last begun
 	err     *formats.Error
@@ -59,7 +57,7 @@ type Reader struct {
 // NewReader returns a little-endian reader at the start of src, which holds
 // size bytes. The format names the errors.
 func NewReader(format string, src io.ReaderAt, size int64) *Reader {
-	return &Reader{format: format, src: src, size: max(size, 0), want: minWindow}
+	return &Reader{format: format, src: src, size: max(size, 0)}
 }
 
 // SetBigEndian makes the numbers that follow big-endian.
@@ -72,7 +70,7 @@ func (r *Reader) SetOffset(off int64) {
 		r.pos = int(d)
 		return
 	}
-	r.base, r.win, r.pos, r.want = off, nil, 0, minWindow
+	r.base, r.win, r.pos = off, nil, 0
 }
 
 // Offset returns the byte offset of the next field.
@@ -116,10 +114,7 @@ func (r *Reader) fill(field string, n int) bool {
 		r.fail(field, ErrLimit, "the header takes more than %d bytes to read", int64(maxFetch))
 		return false
 	}
-	if r.want < n {
-		r.want = n
-	}
-	get := int(min(uint64(r.want), left))
+	get := int(min(uint64(max(n, window)), left))
 	if cap(r.store) < get {
 		r.store = make([]byte, get)
 	}
@@ -127,7 +122,6 @@ func (r *Reader) fill(field string, n int) bool {
 	k, err := r.src.ReadAt(r.win, off)
 	r.win = r.win[:k]
 	r.fetched += int64(k)
-	r.want = min(2*r.want, maxWindow)
 	if k >= n {
 		return true
 	}
@@ -288,18 +282,17 @@ func (r *Reader) SkipStrings(field string, n, limit uint64) {
 // skipInWindow passes over the strings that lie whole in the window, up to n,
 // and returns how many of n remain.
 func (r *Reader) skipInWindow(n, limit uint64) uint64 {
-	b := r.win[r.pos:]
-	for n > 0 && len(b) >= 8 {
-		size := binary.LittleEndian.Uint64(b)
+	win, pos := r.win, r.pos
+	for ; n > 0 && pos <= len(win)-8; n-- {
+		size := binary.LittleEndian.Uint64(win[pos:])
 		if r.big {
 			size = bits.ReverseBytes64(size)
 		}
-		if size > uint64(len(b)-8) || size > limit {
+		if size > uint64(len(win)-8-pos) || size > limit {
 			break
 		}
-		b = b[8+size:]
-		n--
+		pos += 8 + int(size)
 	}
-	r.pos = len(r.win) - len(b)
+	r.pos = pos
 	return n
 }
