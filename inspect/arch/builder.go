@@ -21,6 +21,7 @@ type Builder struct {
 	Mem *Memory
 
 	NTokens int
+	Blocks  []int // the block whose weights a layer uses, where layers share them; nil: its own
 
 	place   Placer
 	leafs   []*graph.Tensor // weights by tensor index
@@ -66,6 +67,9 @@ func Build(m *model.Model, c *Context, mem *Memory, u Batch, p Placer) (*graph.G
 
 // W returns the weight "blk.il.name", nil when the file has none.
 func (b *Builder) W(il int, name string) *graph.Tensor {
+	if b.Blocks != nil && il >= 0 && il < len(b.Blocks) {
+		il = b.Blocks[il]
+	}
 	return b.weight(b.M.Index.Layer(il, name), il)
 }
 

@@ -17,6 +17,7 @@ type wiring struct {
 	ffnNorm string                                                    // name of the second norm; "" means ffn_norm
 	ffn     func(b *Builder, cur *graph.Tensor, il int) *graph.Tensor // nil: gated SiLU, or experts where the layer has a router
 	postFFN func(b *Builder, cur *graph.Tensor, il int) *graph.Tensor // applied to the layer's output
+	scaleQ  func(b *Builder) *graph.Tensor                            // scales the rotated queries; nil or a nil tensor: nothing
 }
 
 // qkNorm says where queries and keys are normed.
@@ -45,6 +46,10 @@ func (b *Builder) decoder(w wiring) *graph.Tensor {
 	}
 	inpL := b.InpEmbd()
 	pos := b.InpPos()
+	var scaleQ *graph.Tensor
+	if w.scaleQ != nil {
+		scaleQ = w.scaleQ(b)
+	}
 	attn := w.attend(b)
 	outIDs := b.InpOutIDs()
 	for il := range b.NLayer() {
@@ -68,6 +73,9 @@ func (b *Builder) decoder(w wiring) *graph.Tensor {
 		if b.UseKQNorm {
 			q, k = b.RMSNorm(q), b.RMSNorm(k)
 		}
+		if scaleQ != nil {
+			q = b.Mul(q, scaleQ)
+		}
 		a := Attn{Q: q, K: k, V: v}.WithOut(b, il)
 		if w.noBiasO {
 			a.WOB = nil
@@ -89,10 +97,7 @@ func (b *Builder) decoder(w wiring) *graph.Tensor {
 		}
 		inpL = cur
 	}
-	cur := b.Norm(inpL, b.OutputNorm(), b.T("output_norm.bias"), typ, -1)
-	b.Name(cur, "result_norm", -1)
-	b.Embd(cur)
-	return cur
+	return b.LayerNormOut(inpL, typ)
 }
 
 // lmHead appends the output matrix.
@@ -141,4 +146,12 @@ func (b *Builder) cachedISWA() attend {
 func (b *Builder) uncached() attend {
 	in := b.InpNoCache()
 	return func(a Attn, il int) *graph.Tensor { return b.AttendNoCache(in, a, il) }
+}
+
+// LayerNormOut norms the trunk's output and makes it the embeddings.
+func (b *Builder) LayerNormOut(cur *graph.Tensor, typ NormType) *graph.Tensor {
+	cur = b.Norm(cur, b.OutputNorm(), b.T("output_norm.bias"), typ, -1)
+	b.Name(cur, "result_norm", -1)
+	b.Embd(cur)
+	return cur
 }

@@ -249,3 +249,16 @@ func describe(v any) string {
 		return fmt.Sprintf("%v", v)
 	}
 }
+
+// window reads a sliding window that the architecture must have.
+func (k *Keys) window(h *model.HParams, key string) {
+	h.NSWA = k.Need(key)
+	h.SWAType = model.SWAStandard
+}
+
+// windowPattern reads which layers have the window: one flag for each layer.
+func (k *Keys) windowPattern(h *model.HParams) {
+	for i, on := range k.PerLayer("attention.sliding_window_pattern", h.NLayerAll, 0) {
+		h.Layers[i].SWA = on != 0
+	}
+}

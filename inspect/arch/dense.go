@@ -1,0 +1,110 @@
+package arch
+
+import (
+	"weigh/inspect/graph"
+	"weigh/inspect/model"
+)
+
+// Decoders that differ from Llama in a turn or two.
+var _ = register(
+	&Arch{Name: "mistral3", Rope: model.RopeNorm, Load: loadAttnTemp, Build: wiring{factors: true, scaleQ: attnTemp}.model, Source: "src/models/mistral3.cpp@v0.5.0"},
+	&Arch{Name: "arcee", Rope: model.RopeNorm, Build: wiring{factors: true, ffn: denseFFN(ActReLUSqr)}.model, Source: "src/models/arcee.cpp@v0.5.0"},
+	&Arch{Name: "apertus", Rope: model.RopeNeoX, Build: wiring{factors: true, qkNorm: qkBefore, ffn: (*Builder).xielu}.model, Source: "src/models/apertus.cpp@v0.5.0"},
+	&Arch{Name: "smollm3", Rope: model.RopeNorm, Build: wiring{noRope: everyFourth}.model, Source: "src/models/smollm3.cpp@v0.5.0"},
+	&Arch{Name: "seed_oss", Rope: model.RopeNeoX, Build: wiring{ffnNorm: "post_attention_norm"}.model, Source: "src/models/seed-oss.cpp@v0.5.0"},
+	&Arch{Name: "maincoder", Rope: model.RopeNorm, Build: wiring{qkNorm: qkAfter}.model, Source: "src/models/maincoder.cpp@v0.5.0"},
+	&Arch{Name: "pockettts", Rope: model.RopeNorm, Build: wiring{layer: true, noBiasO: true, ffn: denseFFN(ActGELU)}.model, Source: "src/models/pockettts.cpp@v0.5.0"},
+	&Arch{Name: "talkie", Rope: model.RopeNeoX, Build: talkie, Source: "src/models/talkie.cpp@v0.5.0"},
+	&Arch{Name: "spark2_5", Rope: model.RopeNeoX, Load: loadSpark, Build: spark, Source: "src/models/spark2-5.cpp@v0.5.0"},
+)
+
+// loadAttnTemp reads the scale that queries far into the context get.
+func loadAttnTemp(k *Keys, h *model.HParams) {
+	h.AttnTempScale = k.Float("attention.temperature_scale", 0)
+	if h.AttnTempScale != 0 {
+		h.AttnTempFloorScale = h.NCtxOrigYarn
+	}
+}
+
+// attnTemp returns the queries' temperatures where the model has them.
+func attnTemp(b *Builder) *graph.Tensor {
+	if b.AttnTempScale == 0 {
+		return nil
+	}
+	return b.InpAttnScale()
+}
+
+// everyFourth leaves every fourth layer without positions.
+func everyFourth(_ *Builder, il int) bool { return (il+1)%4 == 0 }
+
+// xielu is a block without a gate, activated by xIELU.
+func (b *Builder) xielu(cur *graph.Tensor, il int) *graph.Tensor {
+	up := b.MM(b.W(il, "ffn_up.weight"), cur, nil)
+	return b.MM(b.W(il, "ffn_down.weight"), b.XIELU(up), nil)
+}
+
+// talkie adds the normed embeddings to every layer's output.
+func talkie(b *Builder) {
+	inpL := b.RMSNorm(b.InpEmbd())
+	skip := inpL
+	pos := b.InpPos()
+	attn := b.cachedKV()
+	outIDs := b.InpOutIDs()
+	for il := range b.NLayer() {
+		inpSA, inpSkip := inpL, skip
+		cur := b.RMSNorm(inpL)
+		q, k, v := b.QKV(cur, b.NEmbdHeadK(0), b.NHead(0), b.NHeadKV(0), il)
+		q, k = b.Rot(q, pos, nil, b.NRot(0)), b.Rot(k, pos, nil, b.NRot(0))
+		q, k = b.LayerNorm(q, "attn_q_norm", NormRMS, il), b.RMSNorm(k)
+		a := Attn{Q: q, K: k, V: v}.WithOut(b, il)
+		a.WOB = nil
+		cur = attn(a, il)
+		b.LastRows(il, outIDs, &cur, &inpSA, &inpSkip)
+		ffnInp := b.Add(cur, inpSA)
+		cur = b.FeedForward(b.RMSNorm(ffnInp), b.LayerFFN(il, "", ActSiLU), il)
+		cur = b.Add(cur, ffnInp)
+		cur = b.Add(cur, b.Mul(inpSkip, b.W(il, "layer_output_scale.weight")))
+		inpL = b.CVec(cur, il)
+		b.Name(inpL, "l_out", il)
+	}
+	cur := b.RMSNorm(inpL)
+	b.Embd(cur)
+	b.Logits(b.Scale(b.MM(b.OutputW(), cur, nil)))
+}
+
+// loadSpark reads the window and the layers that have it.
+func loadSpark(k *Keys, h *model.HParams) {
+	k.window(h, "attention.sliding_window")
+	k.windowPattern(h)
+}
+
+// spark gates the heads' outputs one by one.
+func spark(b *Builder) {
+	head := b.NEmbdHeadV(0)
+	inpL := b.InpEmbd()
+	pos := b.InpPos()
+	attn := b.cachedISWA()
+	outIDs := b.InpOutIDs()
+	for il := range b.NLayer() {
+		inpSA := inpL
+		in := b.LayerNorm(inpL, "attn_norm", NormRMS, il)
+		n := int64(b.NHead(il))
+		q, k, v := b.QKV(in, head, b.NHead(il), b.NHeadKV(il), il)
+		q, k = b.Rot(q, pos, nil, b.NRot(il)), b.Rot(k, pos, nil, b.NRot(il))
+		cur := attn(Attn{Q: q, K: k, V: v}, il)
+		gate := b.Sigmoid(b.MM(b.W(il, "attn_gate.weight"), in, nil))
+		tokens := cur.Ne[1]
+		cur = b.Reshape3D(cur, int64(head), n, tokens)
+		cur = b.Mul(cur, b.Reshape3D(gate, 1, n, tokens))
+		cur = b.Reshape2D(cur, int64(head)*n, tokens)
+		cur = b.MM(b.W(il, "attn_output.weight"), cur, b.W(il, "attn_output.scale"))
+		b.LastRows(il, outIDs, &cur, &inpSA)
+		ffnInp := b.Add(cur, inpSA)
+		cur = b.LayerNorm(ffnInp, "ffn_norm", NormRMS, il)
+		cur = b.FeedForward(cur, b.LayerFFN(il, "", ActGELU), il)
+		inpL = b.CVec(b.Add(cur, ffnInp), il)
+		b.Name(inpL, "l_out", il)
+	}
+	cur := b.LayerNormOut(inpL, NormRMS)
+	b.Logits(b.MM(b.OutputW(), cur, nil))
+}
