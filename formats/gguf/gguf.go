@@ -15,15 +15,15 @@ import (
 )
 
 // Limits. The first four are llama.cpp's (ggml/src/gguf.cpp and
-// ggml/include/ggml.h at v0.5.0); the others bound memory: 131072 tensors and
-// 65536 keys take about 40 MiB.
+// ggml/include/ggml.h at v0.5.0); the others bound memory: 65536 tensors and as
+// many keys take about 35 MiB.
 const (
 	maxString  = 1 << 30 // GGUF_MAX_STRING_LENGTH, bytes
 	maxArray   = 1 << 30 // GGUF_MAX_ARRAY_ELEMENTS
 	maxName    = 63      // GGML_MAX_NAME less its terminator, bytes
 	maxDims    = 4       // GGML_MAX_DIMS
 	maxKVs     = 1 << 16
-	maxTensors = 1 << 17
+	maxTensors = 1 << 16
 	maxKeys    = 8 << 20 // bytes of all keys
 	maxText    = 8 << 20 // bytes of a string that a lookup or an array element returns
 	maxKept    = 64 << 10

@@ -50,8 +50,8 @@ func (p *parser) counts() (tensors, kvs uint64) {
 
 func (p *parser) readKVs(n uint64) {
 	f := p.file
-	f.KVs = make([]KV, 0, min(n, 256))
-	f.keys = make(map[string]int, min(n, 256))
+	f.KVs = make([]KV, 0, n)
+	f.keys = make(map[string]int, n)
 	for i := range int(n) {
 		p.part, p.index, p.name = "key", i, ""
 		kv := KV{Offset: p.Offset(), Count: 1}
@@ -159,8 +159,8 @@ func (p *parser) readTensors(n uint64) {
 		return
 	}
 	f := p.file
-	f.Tensors = make([]Tensor, 0, min(n, 4096))
-	names := make(map[string]int, min(n, 4096))
+	f.Tensors = make([]Tensor, 0, n)
+	names := make(map[string]int, n)
 	var shapes []uint64 // backs the shapes of the next tensors
 	for i := range int(n) {
 		p.part, p.index, p.name = "tensor", i, ""

@@ -15,7 +15,7 @@ import (
 
 const (
 	window   = 32 << 10 // bytes read at once: a system call is cheap beside them, and they stay in a core's cache
-	maxFetch = 1 << 30  // bytes read before a header is refused: it bounds the time
+	maxFetch = 1 << 28  // bytes read before a header is refused: it bounds the time
 )
 
 // Why a field was refused, for errors.Is on what Err returns.
