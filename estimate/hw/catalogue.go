@@ -26,6 +26,7 @@ type Card struct {
 	Units             int    // multiprocessors, compute units, Xe cores
 	PCIe              PCIe
 	Unified           bool
+	ECC               bool // keeps its check bits in the same memory, a sixteenth of it
 	Source            string
 }
 
@@ -78,7 +79,7 @@ func readCatalogue(text string) ([]Card, error) {
 		if err != nil {
 			return bad(err)
 		}
-		c := Card{Name: r[0], Vendor: r[1], Memory: mib, BandwidthBps: bps, FP16Flops: fp16, FP32Flops: fp32, Unified: r[9] == "yes", Source: r[10]}
+		c := Card{Name: r[0], Vendor: r[1], Memory: mib, BandwidthBps: bps, FP16Flops: fp16, FP32Flops: fp32, Unified: r[9] == "yes", ECC: r[10] == "yes", Source: r[11]}
 		if strings.HasPrefix(r[6], "gfx") {
 			c.Arch = r[6]
 		} else if c.ComputeCapability, err = ParseCapability(r[6]); err != nil && r[6] != "" {
@@ -217,7 +218,7 @@ func Lookup(name string) (Card, error) {
 
 // Identify returns the card that a driver's name and memory size mean. Where
 // the catalogue tells cards of one name apart by size (RTX 4060 Ti 8GB and
-// 16GB), the size decides: the one within 5 percent, if it is the only one.
+// 16GB), the size decides, if only one has it.
 // total 0 is an unknown size.
 func Identify(name string, total uint64) (Card, bool) {
 	k := key(name)
@@ -236,8 +237,10 @@ func Identify(name string, total uint64) (Card, bool) {
 	return found[0], true
 }
 
-// within reports whether a is within 5 percent of b.
-func within(a, b uint64) bool { return max(a, b)-min(a, b) <= b/20 }
+// within reports whether a driver's total can be a card's nominal memory: it is
+// never above it, and lacks what the firmware and check bits take, up to 7
+// percent (a Tesla T4 of 16384 MiB has 15360, a K80 of 12288 has 11441).
+func within(total, nominal uint64) bool { return total <= nominal && nominal-total <= nominal/13 }
 
 // maxNameLen bounds the name that nearest compares.
 const maxNameLen = 64

@@ -137,6 +137,8 @@ func TestIdentify(t *testing.T) {
 		"an unknown size of a unique name":   {"NVIDIA GeForce RTX 4090", 0, "GeForce RTX 4090"},
 		"an unknown size of an unclear name": {"NVIDIA GeForce RTX 4060 Ti", 0, ""},
 		"shared memory of any size":          {"NVIDIA GB10", 122502 * mib, "GB10"},
+		"a card that lacks its check bits":   {"Tesla T4", 15360 * mib, "Tesla T4"},
+		"an old card that lacks them":        {"Tesla K80", 11441 * mib, "Tesla K80"},
 		"an unknown name":                    {"NVIDIA Graphics Device", 24564 * mib, ""},
 	}
 	for name, tt := range tests {

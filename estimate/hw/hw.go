@@ -29,7 +29,7 @@ type Device struct {
 	Name    string // as the driver or the catalogue writes it
 	Vendor  string // "nvidia", "amd", "intel", "apple"; "" for a bare size
 	UUID    string
-	Backend string // CUDA, ROCm, Vulkan, Metal or SYCL
+	Backend string // CUDA, ROCm, Vulkan, Metal or SYCL; "" of a remote device whose server does not say
 	Driver  string // version of the driver
 
 	MemoryTotal    *uint64 // bytes
@@ -44,13 +44,15 @@ type Device struct {
 	BandwidthBps      uint64     // bytes per second, peak
 	FP16Flops         uint64     // operations per second, peak dense matrix rate with 32-bit sums
 	FP32Flops         uint64     // operations per second, peak vector rate
-	PCIe              PCIe
+	PCIe              PCIe       // of a remote device: of its own host
+	LinkBps           uint64     // bytes per second to a remote device; 0 unknown
 	PowerLimitMilliW  uint64
 
-	DisplayActive bool // a screen is driven, so a desktop holds some memory
-	WDDM          bool // Windows owns the memory and pages it silently
-	Assumed       bool // named by the user, not found in this machine
-	MIG           bool // a slice of a larger GPU
+	DisplayActive bool   // a screen is driven, so a desktop holds some memory
+	WDDM          bool   // Windows owns the memory and pages it silently
+	Assumed       bool   // named by the user, not found in this machine
+	MIG           bool   // a slice of a larger GPU
+	Remote        string // host:port of the rpc-server that has it; "": in this machine
 
 	Source map[string]string // field as the JSON spells it -> where it was read
 	Notes  []string

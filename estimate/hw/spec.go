@@ -172,12 +172,12 @@ func (c Card) Device() (Device, error) {
 	return d, nil
 }
 
-// Reserved returns the bytes a driver keeps of a card's nominal memory: 1/48 of
-// it, which covers what NVIDIA's driver was seen to keep (RTX 4090 499 MiB of
-// 24576, RTX 5090 663 of 32768, RTX PRO 6000 1057 of 98304), and 1/12 of a
-// memory shared with a system.
+// Reserved returns the bytes of a card's nominal memory that no process can
+// have: 1/48 of it, which covers what NVIDIA's driver was seen to keep (RTX 4090
+// 499 MiB of 24576, RTX 5090 663 of 32768, RTX PRO 6000 1057 of 98304), and 1/12
+// of a memory shared with a system or with its own check bits (1/16).
 func Reserved(c Card) uint64 {
-	if c.Unified {
+	if c.Unified || c.ECC {
 		return c.Memory / 12
 	}
 	return c.Memory / 48

@@ -28,6 +28,7 @@ func TestParseSpec(t *testing.T) {
 		"two, as a shell joins the name": {"2xRTX 3090", 2, "GeForce RTX 3090", 24576 * mib, 24064 * mib, "8.6", CUDA},
 		"two, with quotes kept":          {`2x"RTX 3090"`, 2, "GeForce RTX 3090", 24576 * mib, 24064 * mib, "8.6", CUDA},
 		"four of a size":                 {"4x24GiB", 4, "CUDA device", 24576 * mib, 24576 * mib, "8.9", CUDA},
+		"a card with check bits":         {"T4", 1, "Tesla T4", 16384 * mib, 16384 * mib * 11 / 12 / mib * mib, "7.5", CUDA},
 		"an AMD card":                    {"RX 7900 XTX", 1, "Radeon RX 7900 XTX", 24576 * mib, 24064 * mib, "", ROCm},
 		"an Intel card":                  {"Arc B580", 1, "Intel Arc B580", 12288 * mib, 12032 * mib, "", Vulkan},
 		"a Mac":                          {"M4 Max (40-core GPU) 128GB", 1, "Apple M4 Max (40-core GPU)", 98304 * mib, 98304 * mib, "", Metal},
@@ -40,7 +41,7 @@ func TestParseSpec(t *testing.T) {
 			}
 			for i, d := range devices {
 				if d.Index != i || !d.Assumed || d.Name != tt.name || d.Backend != tt.backend || d.ComputeCapability.String() != tt.cc ||
-					*d.MemoryTotal != tt.total || *d.MemoryFree != tt.free {
+					*d.MemoryTotal != tt.total || *d.MemoryFree>>20 != tt.free>>20 {
 					t.Errorf("ParseSpec(%q)[%d] = %+v (total %d, free %d), want %+v", tt.spec, i, d, *d.MemoryTotal, *d.MemoryFree, tt)
 				}
 				for _, field := range []string{"memory_total", "memory_free"} {

@@ -1,0 +1,186 @@
+package detect
+
+import (
+	"context"
+	"encoding/csv"
+	"errors"
+	"fmt"
+	"os/exec"
+	"strconv"
+	"strings"
+
+	"weigh/estimate/hw"
+)
+
+// smiFields are what nvidia-smi is asked, then what an older one knows: it
+// refuses the whole question for one field it does not know.
+var smiFields = [][]string{
+	{"name", "memory.total", "memory.free", "memory.used", "uuid", "compute_cap", "driver_version", "pcie.link.gen.max", "pcie.link.width.current",
+		"clocks.max.memory", "power.limit", "display_active", "driver_model.current", "memory.reserved", "mig.mode.current"},
+	{"name", "memory.total", "memory.free", "memory.used", "uuid", "driver_version", "pcie.link.gen.max", "pcie.link.width.current", "power.limit", "display_active"},
+	{"name", "memory.total", "memory.free", "memory.used"},
+}
+
+// nvidiaSMI asks nvidia-smi.
+func (s Source) nvidiaSMI(ctx context.Context) nvidiaReport {
+	program := "nvidia-smi"
+	if release, _ := text(s.Root, "proc/sys/kernel/osrelease"); strings.Contains(strings.ToLower(release), "microsoft") {
+		program = "/usr/lib/wsl/lib/nvidia-smi"
+	}
+	var report nvidiaReport
+	for _, fields := range smiFields {
+		out, err := s.Command(ctx, program, "--query-gpu="+strings.Join(fields, ","), "--format=csv,noheader,nounits")
+		if ctx.Err() != nil {
+			report.Problem = "nvidia-smi did not answer in time"
+			report.Hint = "a driver that hangs needs a restart of the machine. --gpu names the hardware meanwhile"
+			report.Tried = append(report.Tried, "nvidia-smi: no answer in time")
+			return report
+		}
+		if errors.Is(err, exec.ErrNotFound) || absent(err) {
+			report.Problem, report.NoDriver = "no NVIDIA driver", true
+			report.Tried = append(report.Tried, "nvidia-smi: not found")
+			return report
+		}
+		if err != nil {
+			why := err.Error()
+			if exit := (*exec.ExitError)(nil); errors.As(err, &exit) {
+				why += ": " + firstLine(append(exit.Stderr, out...))
+			}
+			report.Problem = "nvidia-smi does not answer: " + why
+			report.Tried = append(report.Tried, "nvidia-smi: "+why)
+			continue
+		}
+		gpus, driver, err := parseSMI(fields, string(out))
+		if err != nil {
+			report.Problem = err.Error()
+			report.Tried = append(report.Tried, err.Error())
+			continue
+		}
+		report.Way, report.Problem, report.GPUs, report.Driver = "nvidia-smi", "", gpus, driver
+		report.Tried = append(report.Tried, "nvidia-smi: driver "+driver)
+		s.smiProcesses(ctx, program, report.GPUs)
+		return report
+	}
+	return report
+}
+
+// parseSMI reads the table that nvidia-smi writes for the fields. A value that
+// it does not have is [N/A], N/A or [Not Supported].
+func parseSMI(fields []string, out string) (gpus []reading, driver string, err error) {
+	rows := csv.NewReader(strings.NewReader(out))
+	rows.TrimLeadingSpace = true
+	rows.LazyQuotes = true
+	rows.FieldsPerRecord = len(fields)
+	records, err := rows.ReadAll()
+	if err != nil {
+		return nil, "", fmt.Errorf("nvidia-smi: its answer is no table of %d columns: %w", len(fields), err)
+	}
+	for _, record := range records {
+		var r reading
+		for i, field := range fields {
+			v := strings.TrimSpace(record[i])
+			if v == "N/A" || strings.HasPrefix(v, "[") {
+				if field == "memory.total" {
+					r.SharesHostMemory = strings.Contains(v, "N/A") || strings.Contains(v, "Not Supported")
+				}
+				continue
+			}
+			if field == "driver_version" {
+				driver = v
+			}
+			r.set(field, v)
+		}
+		if r.Total == nil && !r.SharesHostMemory && r.Unknown["memory"] == "" {
+			r.lost("memory", "nvidia-smi does not say")
+		}
+		if r.Unknown["mig"] != "" {
+			r.Total, r.Free = nil, nil
+			r.lost("memory", "the GPU is split into MIG slices, which nvidia-smi's table does not list")
+		}
+		gpus = append(gpus, r)
+	}
+	return gpus, driver, nil
+}
+
+// set takes one value of nvidia-smi's table; one that cannot be is left out.
+func (r *reading) set(field, v string) {
+	n, err := strconv.ParseFloat(v, 64)
+	mib := func() *uint64 {
+		if err != nil || n < 0 || n > maxMemory>>20 {
+			r.lost("memory", fmt.Sprintf("nvidia-smi says %.40q", v))
+			return nil
+		}
+		b := uint64(n) << 20
+		return &b
+	}
+	count := func(most float64) int {
+		if err != nil || n < 0 || n > most {
+			return 0
+		}
+		return int(n)
+	}
+	switch field {
+	case "name":
+		r.Name = v
+	case "uuid":
+		r.UUID = v
+	case "memory.total":
+		r.Total = mib()
+	case "memory.free":
+		r.Free = mib()
+	case "memory.reserved":
+		if b := mib(); b != nil {
+			r.Reserved = *b
+		}
+	case "compute_cap":
+		if c, err := hw.ParseCapability(v); err == nil {
+			r.Major, r.Minor = c.Major, c.Minor
+		}
+	case "pcie.link.gen.max":
+		r.PCIe.Gen = count(8)
+	case "pcie.link.width.current":
+		r.PCIe.Width = count(32)
+	case "clocks.max.memory":
+		r.MemoryMHz = count(100_000)
+	case "power.limit":
+		if err == nil && n > 0 && n < 1e5 {
+			r.PowerMilliW = uint64(n * 1000)
+		}
+	case "display_active":
+		r.Display = v == "Enabled" || v == "Yes"
+	case "driver_model.current":
+		r.WDDM = v == "WDDM" || v == "MCDM"
+	case "mig.mode.current":
+		if v == "Enabled" {
+			r.lost("mig", "split")
+		}
+	}
+}
+
+// smiProcesses adds the processes that compute; nvidia-smi's table has no others.
+func (s Source) smiProcesses(ctx context.Context, program string, gpus []reading) {
+	out, err := s.Command(ctx, program, "--query-compute-apps=gpu_uuid,pid,used_memory,process_name", "--format=csv,noheader,nounits")
+	if err != nil {
+		return
+	}
+	for line := range strings.SplitSeq(string(out), "\n") {
+		f := strings.SplitN(strings.TrimSpace(line), ", ", 4)
+		if len(f) != 4 {
+			continue
+		}
+		pid, err := strconv.Atoi(f[1])
+		if err != nil {
+			continue
+		}
+		p := hw.Process{PID: pid, Name: f[3]}
+		if mib, err := strconv.ParseUint(f[2], 10, 64); err == nil && mib <= maxMemory>>20 {
+			b := mib << 20
+			p.Bytes = &b
+		}
+		for i := range gpus {
+			if gpus[i].UUID == f[0] {
+				gpus[i].Processes = append(gpus[i].Processes, p)
+			}
+		}
+	}
+}
