@@ -41,6 +41,7 @@ func cudaDevice(kind string, i, cc int, o CUDAOptions) Device {
 	d := Device{
 		Name:     fmt.Sprintf("%s%d", kind, i),
 		Kind:     kind,
+		Local:    true,
 		Pinned:   &BufferType{Name: kind + "_Host", Align: hostAlign, Host: true},
 		Shared:   o.Integrated,
 		Async:    true,

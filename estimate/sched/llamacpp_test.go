@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -52,7 +53,36 @@ type recording struct {
 	g       *graph.Graph
 	lines   map[*graph.Tensor]recorded
 	gpus    int
+	vulkan  int
 	offload bool
+	byID    []*graph.Tensor
+
+	reordered *reordered
+}
+
+// reordered is what became of a graph when Vulkan's optimiser reordered it.
+type reordered struct {
+	Sizes map[string]uint64
+	Nodes []placed
+}
+
+// placed is a node as it was placed: its operator, name, offset and chunk.
+type placed struct {
+	name   string
+	offset *uint64
+	chunk  int
+}
+
+func (p *placed) UnmarshalJSON(b []byte) error {
+	var chunk *int
+	var op string
+	if err := json.Unmarshal(b, &[]any{&op, &p.name, &p.offset, &chunk}); err != nil {
+		return err
+	}
+	if chunk != nil {
+		p.chunk = *chunk
+	}
+	return nil
 }
 
 func opByName(t *testing.T, name string) (graph.Op, uint8) {
@@ -95,13 +125,14 @@ func load(t *testing.T, path string) *recording {
 		var l recorded
 		if strings.HasPrefix(s.Text(), `{"model"`) {
 			var last struct {
-				GPUs    int
-				Offload bool `json:"op_offload"`
+				GPUs, Vulkan int
+				Offload      bool `json:"op_offload"`
+				Reordered    *reordered
 			}
 			if err := json.Unmarshal(s.Bytes(), &last); err != nil {
 				t.Fatal(err)
 			}
-			r.gpus, r.offload = last.GPUs, last.Offload
+			r.gpus, r.vulkan, r.offload, r.reordered = last.GPUs, last.Vulkan, last.Offload, last.Reordered
 			break
 		}
 		if err := json.Unmarshal(s.Bytes(), &l); err != nil {
@@ -156,6 +187,7 @@ func load(t *testing.T, path string) *recording {
 			}
 		}
 		r.lines[x] = l
+		r.byID = append(r.byID, x)
 		return x
 	}
 	for _, l := range leafs {
@@ -183,96 +215,138 @@ func TestSameAsLlamaCpp(t *testing.T) {
 	for _, path := range paths {
 		t.Run(strings.SplitN(filepath.Base(path), ".jsonl", 2)[0], func(t *testing.T) {
 			r := load(t, path)
-			var gpus []Device
-			for i := range r.gpus {
-				gpus = append(gpus, CUDA(i, 0, CUDAOptions{}))
+			limits := Lavapipe()
+			limits.NoReorder = true
+			c := r.config(t, limits)
+			w := r.compareSplits(t, c)
+			r.comparePacked(t, w, r.head.Graph.Sizes)
+			if r.reordered == nil {
+				return
 			}
-			cpu := CPU()
-			cpu.Packed = Repacked()
-			c := NewConfig(gpus, cpu)
-			c.NoAlloc = true
-			c.Copies = r.head.Graph.Copies
-			c.Explain = true
-			c.OpOffload = r.offload
-			for x, l := range r.lines {
-				if x.Op == graph.OpNone && l.In != "" {
-					i := slices.IndexFunc(c.Buffers, func(b BufferType) bool { return b.Name == l.In })
-					if i < 0 {
-						t.Fatalf("no buffer type %q", l.In)
-					}
-					x.Buf = int16(i)
-				}
-				if x.Op == graph.OpSSMScan {
-					x.Params[0] = 1
-				}
-			}
-			w, err := split(r.g, c)
-			if err != nil {
+			// The same graph as the driver's optimiser left it.
+			if w, err = split(r.g, r.config(t, Lavapipe())); err != nil {
 				t.Fatal(err)
 			}
-			bad := 0
-			for i, x := range r.g.Nodes {
-				if got, want := c.Devices[w.device[x.ID]].Name, r.lines[x].Backend; got != want {
-					t.Errorf("node %d, %v %s: runs on %s, want %s", i, x.Op, x.Name, got, want)
-					if bad++; bad > 5 {
-						t.FailNow()
-					}
+			for i, want := range r.reordered.Nodes {
+				x := w.nodes[i]
+				if x.Name != want.name {
+					t.Fatalf("node %d after reordering is %v %s, want %s", i, x.Op, x.Name, want.name)
 				}
+				l := r.lines[r.byID[x.ID]]
+				l.Offset, l.Chunk = want.offset, want.chunk
+				r.lines[r.byID[x.ID]] = l
 			}
-			var got []recordedSplit
-			for _, p := range w.splits {
-				s := recordedSplit{Backend: c.Devices[p.device].Name, Start: p.start, End: p.end, Inputs: []string{}}
-				for _, x := range p.inputs {
-					s.Inputs = append(s.Inputs, x.Name)
-				}
-				got = append(got, s)
-			}
-			want := r.head.Graph.Splits
-			if len(got) != len(want) {
-				t.Errorf("%d splits, want %d", len(got), len(want))
-			}
-			for i := range min(len(got), len(want)) {
-				if got[i].Backend != want[i].Backend || got[i].Start != want[i].Start || got[i].End != want[i].End ||
-					!slices.Equal(got[i].Inputs, want[i].Inputs) {
-					t.Fatalf("split %d is %+v, want %+v", i, got[i], want[i])
-				}
-			}
-			res := w.result()
-			p, err := w.pack(res)
-			if err != nil {
-				t.Fatal(err)
-			}
-			for i, x := range r.g.Nodes {
-				l := r.lines[x]
-				if l.Offset == nil || x.ViewSrc != nil {
-					continue
-				}
-				if a := p.states[x.ID].at; a.off != *l.Offset || a.chunk != l.Chunk {
-					t.Errorf("node %d, %v %s: at %d of chunk %d, want %d of %d", i, x.Op, x.Name, a.off, a.chunk, *l.Offset, l.Chunk)
-					if bad++; bad > 5 {
-						break
-					}
-				}
-			}
-			sizes := map[string]uint64{}
-			for d, n := range res.Compute {
-				sizes[c.Buffers[c.Compute[d]].Name] = n
-				top := uint64(0)
-				for _, b := range res.Peak[d] {
-					if b.Offset < top {
-						t.Errorf("%s: %q at %d overlaps its neighbour, which ends at %d", c.Devices[d].Name, b.Name, b.Offset, top)
-					}
-					top = b.Offset + b.Bytes
-				}
-				if top != n {
-					t.Errorf("%s: the peak ends at %d, want %d", c.Devices[d].Name, top, n)
-				}
-			}
-			for name, n := range r.head.Graph.Sizes {
-				if sizes[name] != n {
-					t.Errorf("%s takes %d bytes, want %d", name, sizes[name], n)
-				}
-			}
+			r.comparePacked(t, w, r.reordered.Sizes)
 		})
+	}
+}
+
+// config returns the machine of a recording, and puts its tensors in its
+// buffers.
+func (r *recording) config(t *testing.T, limits VulkanLimits) *Config {
+	var gpus []Device
+	for i := range r.gpus {
+		gpus = append(gpus, CUDA(i, 0, CUDAOptions{}))
+	}
+	for i := range r.vulkan {
+		gpus = append(gpus, Vulkan(i, limits))
+	}
+	cpu := CPU()
+	cpu.Packed = Repacked()
+	c := NewConfig(gpus, cpu)
+	c.NoAlloc, c.Copies, c.Explain, c.OpOffload = true, r.head.Graph.Copies, true, r.offload
+	for x, l := range r.lines {
+		if x.Op == graph.OpNone && l.In != "" {
+			i := slices.IndexFunc(c.Buffers, func(b BufferType) bool { return b.Name == l.In })
+			if i < 0 {
+				t.Fatalf("no buffer type %q", l.In)
+			}
+			x.Buf = int16(i)
+		}
+		if x.Op == graph.OpSSMScan {
+			x.Params[0] = 1
+		}
+	}
+	return c
+}
+
+func (r *recording) compareSplits(t *testing.T, c *Config) *work {
+	w, err := split(r.g, c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	bad := 0
+	for i, x := range r.g.Nodes {
+		if got, want := c.Devices[w.device[x.ID]].Name, r.lines[x].Backend; got != want {
+			t.Errorf("node %d, %v %s: runs on %s, want %s", i, x.Op, x.Name, got, want)
+			if bad++; bad > 5 {
+				t.FailNow()
+			}
+		}
+	}
+	want := r.head.Graph.Splits
+	if len(w.splits) != len(want) {
+		t.Errorf("%d splits, want %d", len(w.splits), len(want))
+	}
+	for i := range min(len(w.splits), len(want)) {
+		p := w.splits[i]
+		got := recordedSplit{Backend: c.Devices[p.device].Name, Start: p.start, End: p.end, Inputs: []string{}}
+		for _, x := range p.inputs {
+			got.Inputs = append(got.Inputs, x.Name)
+		}
+		if !reflect.DeepEqual(got, want[i]) {
+			t.Fatalf("split %d is %+v, want %+v", i, got, want[i])
+		}
+	}
+	return w
+}
+
+func (r *recording) comparePacked(t *testing.T, w *work, want map[string]uint64) {
+	res := w.result()
+	p, err := w.pack(res)
+	if err != nil {
+		t.Fatal(err)
+	}
+	bad := 0
+	for i, x := range w.nodes {
+		l := r.lines[r.byID[x.ID]]
+		if l.Offset == nil || x.ViewSrc != nil {
+			continue
+		}
+		if a := p.states[x.ID].at; a.off != *l.Offset || a.chunk != l.Chunk {
+			t.Errorf("node %d, %v %s: at %d of chunk %d, want %d of %d", i, x.Op, x.Name, a.off, a.chunk, *l.Offset, l.Chunk)
+			if bad++; bad > 5 {
+				break
+			}
+		}
+	}
+	sizes := map[string]uint64{}
+	for d, n := range res.Compute {
+		name := w.c.Devices[d].Name
+		sizes[w.c.Buffers[w.c.Compute[d]].Name] = n
+		top, chunk, sum := uint64(0), 0, uint64(0)
+		for _, b := range res.Peak[d] {
+			if b.Chunk != chunk {
+				top, chunk = 0, b.Chunk
+			}
+			if b.Offset < top {
+				t.Errorf("%s: %q at %d overlaps its neighbour, which ends at %d", name, b.Name, b.Offset, top)
+			}
+			top = b.Offset + b.Bytes
+		}
+		for _, c := range res.Chunks[d] {
+			sum += c
+		}
+		if sum != n {
+			t.Errorf("%s: chunks are %d bytes, want %d", name, sum, n)
+		}
+		if len(res.Chunks[d]) == 1 && top != n {
+			t.Errorf("%s: the peak ends at %d, want %d", name, top, n)
+		}
+	}
+	for name, n := range want {
+		if sizes[name] != n {
+			t.Errorf("%s takes %d bytes, want %d", name, sizes[name], n)
+		}
 	}
 }

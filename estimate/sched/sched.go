@@ -38,7 +38,8 @@ func (b *BufferType) AllocSize(t *graph.Tensor) uint64 {
 // A Device is a device's rules: what it can run and what its memory is like.
 type Device struct {
 	Name   string      // "CUDA0"
-	Kind   string      // "CUDA"; no device runs an operator on memory of another of its kind
+	Kind   string      // "CUDA"
+	Local  bool        // it never runs an operator with an operand in another device of its kind
 	Buffer BufferType  // the memory it computes in
 	Pinned *BufferType // host memory it can reach faster; nil for none
 	Shared bool        // it reads Pinned like its own memory (an integrated GPU)

@@ -184,7 +184,10 @@ func (w *work) supports(device int, op *graph.Tensor) bool {
 			continue
 		}
 		if b.device != device {
-			return false
+			if d.Local {
+				return false
+			}
+			continue
 		}
 		if b.Runs != nil && !isView(op.Op) && op.Op != graph.OpNone {
 			return b.Runs(op)
