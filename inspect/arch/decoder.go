@@ -13,11 +13,13 @@ type wiring struct {
 	qkNorm  qkNorm                // norms of queries and keys
 	factors bool                  // rotary frequency factors
 	noRope  func(b *Builder, il int) bool
-	noBiasO bool                                                      // attn_output.bias is not used
-	ffnNorm string                                                    // name of the second norm; "" means ffn_norm
-	ffn     func(b *Builder, cur *graph.Tensor, il int) *graph.Tensor // nil: gated SiLU, or experts where the layer has a router
-	postFFN func(b *Builder, cur *graph.Tensor, il int) *graph.Tensor // applied to the layer's output
-	scaleQ  func(b *Builder) *graph.Tensor                            // scales the rotated queries; nil or a nil tensor: nothing
+	noBiasO bool                                                                // attn_output.bias is not used
+	ffnNorm string                                                              // name of the second norm; "" means ffn_norm
+	ffn     func(b *Builder, cur *graph.Tensor, il int) *graph.Tensor           // nil: gated SiLU, or experts where the layer has a router
+	postFFN func(b *Builder, cur *graph.Tensor, il int) *graph.Tensor           // applied to the layer's output
+	embd    func(b *Builder, cur *graph.Tensor) *graph.Tensor                   // applied to the embeddings
+	qk      func(b *Builder, q, k *graph.Tensor, il int) (qn, kn *graph.Tensor) // norms of queries and keys that qkNorm cannot say
+	scaleQ  func(b *Builder) *graph.Tensor                                      // scales the rotated queries; nil or a nil tensor: nothing
 }
 
 // qkNorm says where queries and keys are normed.
@@ -45,6 +47,9 @@ func (b *Builder) decoder(w wiring) *graph.Tensor {
 		w.ffn = (*Builder).siluFFN
 	}
 	inpL := b.InpEmbd()
+	if w.embd != nil {
+		inpL = w.embd(b, inpL)
+	}
 	pos := b.InpPos()
 	var scaleQ *graph.Tensor
 	if w.scaleQ != nil {
@@ -59,6 +64,9 @@ func (b *Builder) decoder(w wiring) *graph.Tensor {
 		q, k, v := b.QKV(cur, b.NEmbdHeadV(0), b.NHead(0), b.NHeadKV(0), il)
 		if w.qkNorm == qkBefore {
 			q, k = b.LayerNorm(q, "attn_q_norm", typ, il), b.LayerNorm(k, "attn_k_norm", typ, il)
+		}
+		if w.qk != nil {
+			q, k = w.qk(b, q, k, il)
 		}
 		if w.noRope == nil || !w.noRope(b, il) {
 			var factors *graph.Tensor
@@ -111,6 +119,9 @@ func (b *Builder) lmHead(cur *graph.Tensor) {
 
 // model builds a decoder with its output matrix.
 func (w wiring) model(b *Builder) { b.lmHead(b.decoder(w)) }
+
+// always leaves every layer without rotary positions.
+func always(*Builder, int) bool { return true }
 
 // siluFFN is a gated SiLU block, or experts where the layer has a router.
 func (b *Builder) siluFFN(cur *graph.Tensor, il int) *graph.Tensor {
