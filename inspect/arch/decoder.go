@@ -2,6 +2,7 @@ package arch
 
 import (
 	"weigh/inspect/graph"
+	"weigh/inspect/model"
 )
 
 // A wiring says how the blocks of a pre-norm decoder are connected: norm,
@@ -19,6 +20,7 @@ type wiring struct {
 	postFFN func(b *Builder, cur *graph.Tensor, il int) *graph.Tensor           // applied to the layer's output
 	embd    func(b *Builder, cur *graph.Tensor) *graph.Tensor                   // applied to the embeddings
 	qk      func(b *Builder, q, k *graph.Tensor, il int) (qn, kn *graph.Tensor) // norms of queries and keys that qkNorm cannot say
+	preAttn func(b *Builder, q *graph.Tensor, il int) *graph.Tensor             // applied to the queries last
 	scaleQ  func(b *Builder) *graph.Tensor                                      // scales the rotated queries; nil or a nil tensor: nothing
 }
 
@@ -84,6 +86,9 @@ func (b *Builder) decoder(w wiring) *graph.Tensor {
 		if scaleQ != nil {
 			q = b.Mul(q, scaleQ)
 		}
+		if w.preAttn != nil {
+			q = w.preAttn(b, q, il)
+		}
 		a := Attn{Q: q, K: k, V: v}.WithOut(b, il)
 		if w.noBiasO {
 			a.WOB = nil
@@ -106,6 +111,23 @@ func (b *Builder) decoder(w wiring) *graph.Tensor {
 		inpL = cur
 	}
 	return b.LayerNormOut(inpL, typ)
+}
+
+// scaledHead is lmHead with the logits scaled where the model says so.
+func (b *Builder) scaledHead(cur *graph.Tensor) {
+	cur = b.MM(b.OutputW(), cur, b.T("output.scale"))
+	if b.LogitScale != 0 {
+		cur = b.Scale(cur)
+	}
+	b.Logits(cur)
+}
+
+// attendKV attends over one cache, or two where the model has a window.
+func (b *Builder) attendKV() attend {
+	if b.SWAType != model.SWANone {
+		return b.cachedISWA()
+	}
+	return b.cachedKV()
 }
 
 // lmHead appends the output matrix.

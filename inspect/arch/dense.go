@@ -14,6 +14,10 @@ var _ = register(
 	&Arch{Name: "seed_oss", Rope: model.RopeNeoX, Build: wiring{ffnNorm: "post_attention_norm"}.model, Source: "src/models/seed-oss.cpp@v0.5.0"},
 	&Arch{Name: "maincoder", Rope: model.RopeNorm, Build: wiring{qkNorm: qkAfter}.model, Source: "src/models/maincoder.cpp@v0.5.0"},
 	&Arch{Name: "pockettts", Rope: model.RopeNorm, Build: wiring{layer: true, noBiasO: true, ffn: denseFFN(ActGELU)}.model, Source: "src/models/pockettts.cpp@v0.5.0"},
+	&Arch{Name: "orion", Rope: model.RopeNeoX, Build: wiring{layer: true, noBiasO: true}.model, Source: "src/models/orion.cpp@v0.5.0"},
+	&Arch{Name: "xverse", Rope: model.RopeNorm, Build: wiring{noBiasO: true}.model, Source: "src/models/xverse.cpp@v0.5.0"},
+	&Arch{Name: "internlm2", Rope: model.RopeNorm, Build: wiring{}.model, Source: "src/models/internlm2.cpp@v0.5.0"},
+	&Arch{Name: "baichuan", Rope: model.RopeNorm, Load: loadBaichuan, Build: wiring{noBiasO: true, noRope: notBaichuan7B}.model, Source: "src/models/baichuan.cpp@v0.5.0"},
 	&Arch{Name: "talkie", Rope: model.RopeNeoX, Build: talkie, Source: "src/models/talkie.cpp@v0.5.0"},
 	&Arch{Name: "spark2_5", Rope: model.RopeNeoX, Load: loadSpark, Build: spark, Source: "src/models/spark2-5.cpp@v0.5.0"},
 )
@@ -108,3 +112,13 @@ func spark(b *Builder) {
 	cur := b.LayerNormOut(inpL, NormRMS)
 	b.Logits(b.MM(b.OutputW(), cur, nil))
 }
+
+// loadBaichuan tells the 13B model, which has ALiBi, by its layers.
+func loadBaichuan(_ *Keys, h *model.HParams) {
+	if h.NLayer() == 40 {
+		h.MaxAlibiBias = 8
+	}
+}
+
+// notBaichuan7B reports that the model is not the one with rotary positions.
+func notBaichuan7B(b *Builder, _ int) bool { return b.NLayer() != 32 }

@@ -262,3 +262,24 @@ func (k *Keys) windowPattern(h *model.HParams) {
 		h.Layers[i].SWA = on != 0
 	}
 }
+
+// pattern reads which layers have the window: one flag for each layer, the
+// period of the layers without it, or def for that period.
+//
+// Source: src/llama-model.cpp@v0.5.0, llama_model_base::load_swa_pattern.
+func (k *Keys) pattern(h *model.HParams, def int) {
+	v, ok := k.get("attention.sliding_window_pattern")
+	if !ok {
+		h.SetSWAPattern(def, false)
+		return
+	}
+	if n, ok := toInt(v); ok {
+		if n < 0 {
+			k.fail("attention.sliding_window_pattern", "%d is negative", n)
+			return
+		}
+		h.SetSWAPattern(n, false)
+		return
+	}
+	k.windowPattern(h)
+}
