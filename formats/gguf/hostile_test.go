@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"strings"
 	"testing"
 	"testing/iotest"
 
@@ -302,10 +303,17 @@ func TestFilesThatFailOrShrinkWhileRead(t *testing.T) {
 }
 
 func TestLongValuesAreReadOnDemand(t *testing.T) {
+	for _, big := range []bool{false, true} {
+		t.Run(fmt.Sprintf("big-endian %v", big), func(t *testing.T) { testLongValues(t, big) })
+	}
+}
+
+func testLongValues(t *testing.T, big bool) {
 	long := bytes.Repeat([]byte("chat "), 1<<15)
 	ids := make([]int32, 50000)
 	ids[49999] = -9
 	g := (&fixtures.GGUF{}).Set("long", string(long)).Set("ids", ids).Set("many", make([]uint8, 70000)).Set("words", []string{"a", string(long), "c"})
+	g.BigEndian = big
 	b := g.Bytes()
 	src := &flaky{bytes.NewReader(b), 1 << 62, io.EOF}
 	f, err := gguf.Read(src, int64(len(b)))
@@ -370,5 +378,58 @@ func TestLongValuesAreReadOnDemand(t *testing.T) {
 		if err == nil {
 			t.Error("strings were read from a file that is gone")
 		}
+	}
+}
+
+func TestStringsAcrossWindows(t *testing.T) {
+	rnd := rand.New(rand.NewPCG(3, 4))
+	words := make([]string, 30000)
+	for i := range words {
+		n := rnd.IntN(12)
+		if rnd.IntN(1000) == 0 {
+			n = rnd.IntN(100000)
+		}
+		words[i] = strings.Repeat(string(rune('a'+i%26)), n)
+	}
+	for _, big := range []bool{false, true} {
+		g := (&fixtures.GGUF{BigEndian: big}).Set("words", words).Set("after", "here")
+		f, err := read(g.Bytes())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if v, _ := f.Lookup("after"); v != "here" {
+			t.Errorf("the key after the strings is %v", v)
+		}
+		a, err := f.Array("words")
+		if err != nil {
+			t.Fatal(err)
+		}
+		i := 0
+		for word, err := range a.Strings() {
+			if err != nil {
+				t.Fatal(err)
+			}
+			if string(word) != words[i] {
+				t.Fatalf("big-endian %v: word %d is %q, want %q", big, i, word, words[i])
+			}
+			i++
+		}
+		for _, i := range []int{0, 1, 15000, 29999} {
+			if v, err := a.At(uint64(i)); err != nil || v != words[i] {
+				t.Errorf("big-endian %v: At(%d) = %v, %v, want %q", big, i, v, err, words[i])
+			}
+		}
+	}
+}
+
+func TestLFSPointersAreRecognised(t *testing.T) {
+	b := []byte("version https://git-lfs.github.com/spec/v1\noid sha256:1f2e\nsize 4920734272\n")
+	_, err := read(b)
+	var lfs *formats.LFSPointer
+	if !errors.As(err, &lfs) || lfs.Size != 4920734272 {
+		t.Errorf("Read() error = %v, want that it is a pointer", err)
+	}
+	if problems := check(b); len(problems) != 1 || problems[0].Code != "lfs-pointer" {
+		t.Errorf("Check() = %v, want an lfs-pointer", problems)
 	}
 }

@@ -93,9 +93,50 @@ func TestRead(t *testing.T) {
 	}
 }
 
-// stricter are the files that llama.cpp's reader accepts and Check does not.
-var stricter = map[string]string{
-	"data_not_enough.gguf": "the reference was asked for the header only; loading the model fails on the missing byte",
+// stricter are the files that llama.cpp's reader accepts and Read does not, and
+// why. One without a build is a conformance file.
+var stricter = map[string]struct {
+	code   string
+	reason string
+	build  func() []byte
+}{
+	"data_not_enough.gguf": {"truncated-data", "the reference was asked for the header only; loading the model fails on the missing byte", nil},
+	"elements that wrap to zero": {"bad-shape", "2^32 by 2^32 elements are none in 64 bits, which passes for an empty tensor there", func() []byte {
+		return (&fixtures.GGUF{NoData: true}).Add("t", formats.F32, 1<<32, 1<<32).Bytes()
+	}},
+	"over 65536 keys": {"over-limit", "memory is bounded whatever the file holds; models have under a hundred", func() []byte {
+		b := (&fixtures.GGUF{}).Build().Put64("metadata count", 1<<16+1)
+		return append(b.Data, make([]byte, 20<<16)...)
+	}},
+	"over 65536 tensors": {"over-limit", "memory is bounded whatever the file holds; the most seen, each expert of each layer apart, is under 50000", func() []byte {
+		b := (&fixtures.GGUF{}).Build().Put64("tensor count", 1<<16+1)
+		return append(b.Data, make([]byte, 40<<16)...)
+	}},
+	"key names over 8 MiB together": {"over-limit", "memory is bounded whatever the file holds; names have under a hundred bytes", func() []byte {
+		return (&fixtures.GGUF{}).Set(strings.Repeat("k", 8<<20+1), true).Bytes()
+	}},
+	"over 256 MiB of strings": {"over-limit", "time is bounded whatever the file holds; the largest headers have 30 MiB", func() []byte {
+		b := (&fixtures.GGUF{}).Set("k", []string{}).Build().Put64("count k", 34<<20)
+		return append(b.Data, make([]byte, 34<<23)...)
+	}},
+}
+
+func TestStricterThanTheReference(t *testing.T) {
+	for name, tt := range stricter {
+		if tt.build == nil {
+			continue // TestConformance reads it
+		}
+		t.Run(name, func(t *testing.T) {
+			b := tt.build()
+			f, err := read(b)
+			if f != nil || err == nil {
+				t.Errorf("Read() accepts it, but %s", tt.reason)
+			}
+			if p := firstFatal(check(b)); p == nil || p.Code != tt.code {
+				t.Errorf("Check() = %+v, want %s", p, tt.code)
+			}
+		})
+	}
 }
 
 // lenient are the files that llama.cpp refuses and Read keeps, for a person to
@@ -129,7 +170,11 @@ func TestConformance(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			data := conformanceFile(t, name)
 			problems := check(data)
-			accepted := verdict == "ACCEPT" && stricter[name] == ""
+			strict, isStrict := stricter[name]
+			if p := firstFatal(problems); isStrict && (p == nil || p.Code != strict.code) {
+				t.Errorf("Check() = %v, want %s", problems, strict.code)
+			}
+			accepted := verdict == "ACCEPT" && !isStrict
 			if got := errorsIn(problems) == 0; got != accepted {
 				t.Errorf("Check() valid = %v, want %v (reference: %s)\n%v", got, accepted, reference, problems)
 			}
