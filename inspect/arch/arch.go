@@ -49,6 +49,8 @@ type Arch struct {
 	NoMemory  bool           // neither cache nor state
 	Rollback  bool           // the recurrent state supports partial rollback (llm_arch_supports_rs_rollback)
 	Encoder   bool           // has an encoder pass of its own (llama_model_has_encoder)
+	NoFlash   bool           // llama.cpp forces flash attention off
+	SameKV    bool           // keys and values must be cached in one type; MLA implies it
 	Tie       Tie
 	Quirk     Quirk
 
@@ -65,6 +67,12 @@ type Arch struct {
 	Skip func(m *model.Model, name string, il int, mtp bool) bool
 	// Layer overrides the layer that a tensor is placed with.
 	Layer func(m *model.Model, name string, il int) int
+
+	// Budget returns how many nodes llama.cpp sets aside room for: for each token
+	// of a micro-batch and for each tensor of the model, whichever is more; nil
+	// stands for 8 for each tensor and at least 1024
+	// (llama_context::graph_max_nodes).
+	Budget func(m *model.Model) (perToken, perTensor int)
 
 	Source string // where the facts were read
 }

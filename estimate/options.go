@@ -1,0 +1,267 @@
+// Package estimate computes what llama.cpp v0.5.0 allocates for a model with
+// given settings: bytes for each device and kind of host memory, without a
+// file, a driver or a GPU. It follows llama.cpp step by step (placement of
+// weights, caches, worst-case graphs), so that its figures are the same to the
+// byte where they are called exact.
+package estimate
+
+import (
+	"fmt"
+	"regexp"
+
+	"weigh/estimate/hw"
+	"weigh/formats"
+	"weigh/inspect/arch"
+	"weigh/inspect/model"
+)
+
+// SplitMode says how a model is spread over devices (enum llama_split_mode).
+type SplitMode uint8
+
+// The split modes.
+const (
+	SplitLayer SplitMode = iota
+	SplitNone
+	SplitRow
+	SplitTensor
+)
+
+var splitNames = [...]string{"layer", "none", "row", "tensor"}
+
+// String returns the mode as llama.cpp's flag spells it.
+func (s SplitMode) String() string { return splitNames[s] }
+
+// FlashAttn says whether flash attention is used (enum llama_flash_attn_type).
+type FlashAttn uint8
+
+// The choices of flash attention.
+const (
+	FlashAttnAuto FlashAttn = iota
+	FlashAttnOn
+	FlashAttnOff
+)
+
+// An Override sends the tensors whose names a pattern matches to a buffer type
+// (--override-tensor). The first that matches a tensor's name counts.
+type Override struct {
+	Pattern string // regular expression, matched anywhere in the name
+	Buffer  string // "CPU", "CUDA0", …
+}
+
+// CPUMoE returns the override of --cpu-moe: all experts stay on the CPU.
+//
+// Source: common/common.h@v0.5.0, LLM_FFN_EXPS_REGEX.
+func CPUMoE() Override { return Override{`\.ffn_(up|down|gate|gate_up)_(ch|)exps`, "CPU"} }
+
+// NCPUMoE returns the overrides of --n-cpu-moe n: the experts of the first n
+// layers stay on the CPU.
+func NCPUMoE(n int) []Override { return firstLayers(n, `ffn_(up|down|gate|gate_up)_(ch|)exps`) }
+
+// NCPUFFN returns the overrides of --n-cpu-ffn n: the feed-forward weights of
+// the first n layers stay on the CPU.
+func NCPUFFN(n int) []Override { return firstLayers(n, `ffn_(up|down|gate|gate_up)`) }
+
+func firstLayers(n int, rest string) []Override {
+	o := make([]Override, 0, max(n, 0))
+	for i := range n {
+		o = append(o, Override{fmt.Sprintf(`blk\.%d\.%s`, i, rest), "CPU"})
+	}
+	return o
+}
+
+// Options are llama-server's parameters as far as memory depends on them. The
+// zero value is llama-server's default on a machine without a GPU.
+type Options struct {
+	Devices []hw.Device // GPUs in the order that llama.cpp lists them
+	Host    hw.Host
+	Repack  Repack // weight layouts of the host's CPU backend
+
+	NCtx                              int   // tokens of all sequences; 0: as trained
+	NBatch                            int   // 0: 2048
+	NUBatch                           int   // 0: 512
+	NParallel                         int   // sequences; 0: 4 that share one cache
+	KVUnified                         *bool // sequences share one cache; nil: when NParallel is 0
+	NOutputs                          *int  // outputs of a batch that the graph is sized for (n_outputs_max); nil: as llama-server sets it; 0: NBatch
+	NRsSeq                            int   // snapshots of recurrent state for speculative decoding
+	FlashAttn                         FlashAttn
+	TypeK                             *formats.DType // nil: F16
+	TypeV                             *formats.DType
+	NoKVOffload, NoOpOffload, SWAFull bool
+	Embeddings                        bool
+	Pooling                           *model.Pooling // nil: the model's
+
+	NGPULayers  *int // layers on devices, the output layer counts; nil or negative: all
+	SplitMode   SplitMode
+	MainGPU     int       // device of SplitNone
+	TensorSplit []float32 // shares of the devices; none or all zero: their free memory
+	Overrides   []Override
+	NoHost      bool // no pinned host memory
+	NoRepack    bool // no repacked weights on the CPU
+	MTP         bool // load the multi-token-prediction layers (load_mtp)
+	MTPContext  bool // the context of a draft with those layers (ctx_type mtp)
+
+	// Target is the model that a draft reads embeddings or caches of, and
+	// TargetOptions what it runs with.
+	Target        *model.Model
+	TargetOptions *Options
+
+	Explain bool // say what lay in each compute buffer at its peak
+}
+
+// A RefusedError is a setting that llama.cpp refuses.
+type RefusedError struct {
+	Setting string // as the flag is spelled
+	Why     string // what llama.cpp says, and what to do
+}
+
+func (e *RefusedError) Error() string { return e.Setting + ": " + e.Why }
+
+func refuse(setting, format string, args ...any) error {
+	return &RefusedError{setting, fmt.Sprintf(format, args...)}
+}
+
+// Settings are the parameters that llama.cpp settles on.
+type Settings struct {
+	NCtx, NCtxSeq    int
+	NBatch, NUBatch  int
+	NParallel        int
+	KVUnified        bool
+	NOutputs         int
+	NGPULayers       int // layers on devices, at most all and the output layer
+	FlashAttn        bool
+	FlashAttnAuto    bool // FlashAttn was llama.cpp's choice
+	TypeK, TypeV     formats.DType
+	Pipeline         bool // several micro-batches run at once on several devices
+	Nodes, NodesTG   int  // nodes of the prompt's and of the generation graph
+	Splits, SplitsTG int
+	MemoryClass      string // of caches: "kv", "iswa", "hybrid", …; "none"
+	LayersOn         []int  // layers on each device, the output layer counts
+}
+
+// maxSeq is the most sequences of a context (LLAMA_MAX_SEQ).
+const maxSeq = 256
+
+// maxTokens bounds token counts, so that sizes stay far below 64 bits.
+const maxTokens = 1 << 28
+
+// context settles the context's parameters.
+//
+// Source: src/llama-context.cpp@v0.5.0, llama_init_from_model and
+// llama_context::llama_context.
+func (o *Options) context(m *model.Model, row *arch.Arch) (*arch.Context, *Settings, error) {
+	c := &arch.Context{
+		NCtx: o.NCtx, NBatch: o.NBatch, NUBatch: o.NUBatch, NSeqMax: o.NParallel,
+		OffloadKQV: !o.NoKVOffload, SWAFull: o.SWAFull, CausalAttn: m.CausalAttn,
+		Embeddings: o.Embeddings, MTP: o.MTPContext,
+		TypeK: formats.F16, TypeV: formats.F16, Pooling: m.Pooling, Target: o.Target,
+	}
+	if o.TypeK != nil {
+		c.TypeK = *o.TypeK
+	}
+	if o.TypeV != nil {
+		c.TypeV = *o.TypeV
+	}
+	if o.Pooling != nil {
+		c.Pooling = *o.Pooling
+	}
+	if c.Pooling == model.PoolingUnspecified {
+		c.Pooling = model.PoolingNone
+	}
+	if c.NSeqMax == 0 {
+		c.NSeqMax, c.KVUnified = 4, true
+	}
+	if o.KVUnified != nil {
+		c.KVUnified = *o.KVUnified
+	}
+	if c.NBatch == 0 {
+		c.NBatch = 2048
+	}
+	if c.NUBatch == 0 {
+		c.NUBatch = 512
+	}
+	if c.NCtx == 0 {
+		c.NCtx = m.NCtxTrain
+	}
+	for _, v := range []struct {
+		flag string
+		n    int
+	}{{"-c", c.NCtx}, {"-b", c.NBatch}, {"-ub", c.NUBatch}} {
+		if v.n < 1 || v.n > maxTokens {
+			return nil, nil, refuse(v.flag, "%d tokens, want 1 to %d", v.n, maxTokens)
+		}
+	}
+	if c.NSeqMax < 0 || c.NSeqMax > maxSeq {
+		return nil, nil, refuse("-np", "%d sequences, llama.cpp takes 1 to %d", c.NSeqMax, maxSeq)
+	}
+	if row.Rollback {
+		c.NRsSeq = max(o.NRsSeq, 0)
+	}
+	if c.CausalAttn {
+		c.NBatch = min(c.NBatch, c.NCtx)
+	}
+	c.NUBatch = min(c.NUBatch, c.NBatch)
+
+	s := &Settings{NParallel: c.NSeqMax, KVUnified: c.KVUnified}
+	s.NOutputs = c.NSeqMax
+	if o.Embeddings {
+		s.NOutputs = c.NBatch
+	}
+	if o.NOutputs != nil {
+		s.NOutputs = *o.NOutputs
+	}
+	if s.NOutputs <= 0 || row.Encoder {
+		s.NOutputs = c.NBatch
+	}
+
+	c.NCtx = pad(c.NCtx, 256)
+	c.NCtxSeq = c.NCtx
+	if !c.KVUnified {
+		c.NCtxSeq = pad(c.NCtx/c.NSeqMax, 256)
+		c.NCtx = c.NCtxSeq * c.NSeqMax
+	}
+	fa := o.FlashAttn
+	if row.NoFlash {
+		fa = FlashAttnOff
+	}
+	if (m.IsMLA() || row.SameKV) && c.TypeK != c.TypeV {
+		return nil, nil, refuse("-ctk", "this model does not support different K (%v) and V (%v) cache types: give -ctk and -ctv the same type", c.TypeK, c.TypeV)
+	}
+	if c.TypeV.Quantized() {
+		if fa == FlashAttnOff {
+			return nil, nil, refuse("-ctv", "quantized V cache (%v) requires flash attention: use -fa on or -ctv f16", c.TypeV)
+		}
+		fa = FlashAttnOn
+	}
+	if fa != FlashAttnOff {
+		for _, t := range []struct {
+			flag string
+			typ  formats.DType
+			head func(int) int
+		}{{"-ctk", c.TypeK, m.NEmbdHeadK}, {"-ctv", c.TypeV, m.NEmbdHeadV}} {
+			e, _ := t.typ.Block()
+			for il := 0; t.typ.Quantized() && il < m.NLayer(); il++ {
+				if n := t.head(il); uint64(n)%e != 0 {
+					return nil, nil, refuse(t.flag, "cache type %v has blocks of %d elements, which do not divide the head of %d of layer %d", t.typ, e, n, il)
+				}
+			}
+		}
+	}
+	if o.MTPContext && (m.NLayerNext == 0 || m.RouterLayer >= 0) {
+		return nil, nil, refuse("--spec-type", "the model has no multi-token-prediction layers")
+	}
+	c.FlashAttn = fa != FlashAttnOff
+	c.VTrans = !c.FlashAttn
+	s.NCtx, s.NCtxSeq, s.NBatch, s.NUBatch = c.NCtx, c.NCtxSeq, c.NBatch, c.NUBatch
+	s.TypeK, s.TypeV = c.TypeK, c.TypeV
+	s.FlashAttn, s.FlashAttnAuto = c.FlashAttn, fa == FlashAttnAuto
+	return c, s, nil
+}
+
+func pad(n, to int) int { return (n + to - 1) / to * to }
+
+// An override with its pattern compiled.
+type override struct {
+	re     *regexp.Regexp
+	buffer int // index into sched.Config.Buffers
+	cpu    bool
+}
