@@ -85,32 +85,39 @@ func mostSMs(d Device) int {
 // process's own context, what a desktop or Windows takes, and the reserve to
 // leave free (llama.cpp's --fit-target).
 //
-// A desktop that was detected is already out of the free memory; one that is
-// assumed is taken off here. Under WDDM a process is given at most 95 percent of
+// Where the driver does not say what is free, the memory less what it keeps is
+// taken, and a desktop comes off that; so it does of a device that is assumed. A
+// desktop is already out of a free memory that was read. Under WDDM a process is given at most 95 percent of
 // the memory and spills into host memory without an error beyond it, so the
 // budget stays below that.
 func Usable(d Device, reserve uint64) Budget {
-	if d.MemoryFree == nil {
+	var b Budget
+	read := false // whether the free memory is this machine's
+	switch {
+	case d.MemoryFree != nil:
+		basis := Measured
+		if d.Assumed && d.Source["memory_free"] == "flag" {
+			basis = Told
+		} else if d.Assumed {
+			basis = Assumed
+		}
+		read = basis == Measured
+		b = Budget{Known: true, Bytes: *d.MemoryFree, Lines: []Line{{"free", int64(*d.MemoryFree), basis, d.Source["memory_free"]}}}
+	case d.MemoryTotal != nil:
+		b = Budget{Known: true, Bytes: *d.MemoryTotal, Lines: []Line{{"memory", int64(*d.MemoryTotal), Assumed, d.Source["memory_total"] + "; what is free of it is not known"}}}
+		b.take("driver", *d.MemoryTotal/48, Modelled, "what a driver keeps, at most")
+	default:
 		return Budget{}
 	}
-	basis := Measured
-	if d.Assumed {
-		basis = Assumed
-		if d.Source["memory_free"] == "flag" {
-			basis = Told
-		}
-	}
-	free := *d.MemoryFree
-	b := Budget{Known: true, Bytes: free, Lines: []Line{{"free", int64(free), basis, d.Source["memory_free"]}}}
 	if d.WDDM {
-		if limit := total(d, free) / 20 * 19; free > limit {
-			b.take("Windows's budget for one process", free-limit, Modelled, "95 percent of the memory")
+		if limit := total(d, b.Bytes) / 20 * 19; b.Bytes > limit {
+			b.take("Windows's budget for one process", b.Bytes-limit, Modelled, "95 percent of the memory")
 		}
 		b.take("Windows's spill", wddmHeadroom, Modelled, "kept free so that Windows does not page to host memory")
 	}
 	if d.DisplayActive {
 		switch {
-		case !d.Assumed:
+		case read:
 			b.take("desktop", 0, Measured, "already out of the free memory")
 		case d.WDDM:
 			b.take("desktop", windowsMemory, Assumed, "window manager and applications")
