@@ -25,6 +25,16 @@ const (
 	TieNone             // the architecture has no output matrix
 )
 
+// NextN says when an architecture's NextN blocks are loaded.
+type NextN uint8
+
+// The ways of llama.cpp with NextN blocks (TENSOR_SKIP in load_arch_tensors).
+const (
+	NextNMTP   NextN = iota // loaded for multi-token prediction only
+	NextNNever              // never loaded
+	NextNKeep               // always loaded
+)
+
 // A Quirk is a turn that llama.cpp's shared blocks take for few architectures
 // only (the tests of "arch ==" in src/llama-graph.cpp@v0.5.0).
 type Quirk struct {
@@ -52,6 +62,7 @@ type Arch struct {
 	NoFlash   bool           // llama.cpp forces flash attention off
 	SameKV    bool           // keys and values must be cached in one type; MLA implies it
 	Tie       Tie
+	NextN     NextN
 	Quirk     Quirk
 
 	// Load reads the hyper-parameters that the common ones do not cover.
@@ -61,9 +72,8 @@ type Arch struct {
 	Memory func(m *model.Model, c *Context) *Memory
 	// Build appends the graph of one micro-batch.
 	Build func(b *Builder)
-	// Skip reports the tensors of layer il that llama.cpp does not load for
-	// this context kind; nil means that NextN layers are skipped without MTP
-	// where HasNextN is set, and no other.
+	// Skip reports further tensors of layer il that llama.cpp does not load for
+	// this context kind; NextN already says what becomes of NextN blocks.
 	Skip func(m *model.Model, name string, il int, mtp bool) bool
 	// Layer overrides the layer that a tensor is placed with.
 	Layer func(m *model.Model, name string, il int) int

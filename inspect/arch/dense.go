@@ -18,6 +18,10 @@ var _ = register(
 	&Arch{Name: "xverse", Rope: model.RopeNorm, Build: wiring{noBiasO: true}.model, Source: "src/models/xverse.cpp@v0.5.0"},
 	&Arch{Name: "internlm2", Rope: model.RopeNorm, Build: wiring{}.model, Source: "src/models/internlm2.cpp@v0.5.0"},
 	&Arch{Name: "baichuan", Rope: model.RopeNorm, Load: loadBaichuan, Build: wiring{noBiasO: true, noRope: notBaichuan7B}.model, Source: "src/models/baichuan.cpp@v0.5.0"},
+	&Arch{Name: "jais", Rope: model.RopeNone, Load: loadMPT, Build: wiring{layer: true, noRope: always}.model, Source: "src/models/jais.cpp@v0.5.0"},
+	&Arch{Name: "jais2", Rope: model.RopeNeoX, Build: wiring{layer: true, ffn: denseFFN(ActReLUSqr)}.model, Source: "src/models/jais2.cpp@v0.5.0"},
+	&Arch{Name: "nemotron", Rope: model.RopeNeoX, Build: wiring{layer: true, ffn: denseFFN(ActReLUSqr)}.model, Source: "src/models/nemotron.cpp@v0.5.0"},
+	&Arch{Name: "pangu-embedded", Rope: model.RopeNeoX, Build: wiring{}.model, Source: "src/models/pangu-embed.cpp@v0.5.0"},
 	&Arch{Name: "talkie", Rope: model.RopeNeoX, Build: talkie, Source: "src/models/talkie.cpp@v0.5.0"},
 	&Arch{Name: "spark2_5", Rope: model.RopeNeoX, Load: loadSpark, Build: spark, Source: "src/models/spark2-5.cpp@v0.5.0"},
 )

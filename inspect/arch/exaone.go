@@ -1,0 +1,34 @@
+package arch
+
+import (
+	"weigh/inspect/graph"
+	"weigh/inspect/model"
+)
+
+var _ = register(
+	&Arch{Name: "exaone", Rope: model.RopeNeoX, Build: wiring{factors: true}.model, Source: "src/models/exaone.cpp@v0.5.0"},
+	&Arch{Name: "exaone4", Rope: model.RopeNeoX, NextN: NextNNever, Load: loadExaone4, Build: exaone4, Source: "src/models/exaone4.cpp@v0.5.0"},
+)
+
+// loadExaone4 tells the model with a window by its layers.
+func loadExaone4(k *Keys, h *model.HParams) {
+	if h.NLayer() == 64 {
+		h.SWAType = model.SWAStandard
+		h.NSWA = k.Int("attention.sliding_window", 4096)
+		k.pattern(h, 4)
+	}
+}
+
+// exaone4 leaves the layers with full attention without positions where others
+// have a window.
+func exaone4(b *Builder) {
+	b.lmHead(b.postNormed(func(cur, pos *graph.Tensor, il int) (q, k, v *graph.Tensor) {
+		f := b.RopeFactors(il)
+		q, k, v = b.QKV(cur, b.NEmbdHeadV(0), b.NHead(0), b.NHeadKV(0), il)
+		q, k = b.LayerNorm(q, "attn_q_norm", NormRMS, il), b.LayerNorm(k, "attn_k_norm", NormRMS, il)
+		if b.IsSWA(il) || b.SWAType == model.SWANone {
+			q, k = b.Rot(q, pos, f, b.NRot(0)), b.Rot(k, pos, f, b.NRot(0))
+		}
+		return q, k, v
+	}))
+}
