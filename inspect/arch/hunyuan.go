@@ -1,0 +1,37 @@
+package arch
+
+import (
+	"weigh/inspect/graph"
+	"weigh/inspect/model"
+)
+
+var _ = register(
+	&Arch{Name: "hunyuan-dense", Rope: model.RopeNeoX, Load: loadHunyuan, Build: wiring{factors: true, qkNorm: qkAfter, ffn: denseFFN(ActSiLU)}.model, Source: "src/models/hunyuan-dense.cpp@v0.5.0"},
+	&Arch{Name: "hunyuan_vl", Rope: model.RopeNeoX, Load: loadHunyuanVL, Build: wiring{factors: true, qkNorm: qkAfter, ffn: denseFFN(ActSiLU)}.model, Source: "src/models/hunyuan-vl.cpp@v0.5.0"},
+	&Arch{Name: "hunyuan-moe", Rope: model.RopeNeoX, Load: loadExpertFF, Build: wiring{factors: true, qkNorm: qkAfter, ffn: (*Builder).hunyuanExperts}.model, Source: "src/models/hunyuan-moe.cpp@v0.5.0"},
+)
+
+// loadHunyuan takes a single expert for a dense block.
+func loadHunyuan(_ *Keys, h *model.HParams) {
+	if h.NExpert <= 1 {
+		h.NExpert = 0
+		for i := range h.Layers {
+			h.Layers[i].NExpertUsed = 0
+		}
+	}
+}
+
+func loadHunyuanVL(k *Keys, h *model.HParams) {
+	loadHunyuan(k, h)
+	loadSections(k, h)
+	if h.UseMRoPE() {
+		h.RopeType = model.RopeMRoPE
+	}
+}
+
+// hunyuanExperts runs the shared expert before the others.
+func (b *Builder) hunyuanExperts(cur *graph.Tensor, il int) *graph.Tensor {
+	shared := b.FeedForward(cur, b.LayerFFN(il, "_shexp", ActSiLU), il)
+	m := b.LayerMoE(il, ActSiLU)
+	return b.Add(b.Experts(cur, m, il), shared)
+}

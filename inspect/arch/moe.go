@@ -1,0 +1,203 @@
+package arch
+
+import (
+	"weigh/inspect/graph"
+	"weigh/inspect/model"
+)
+
+// Decoders whose later layers hold experts, most with a shared one beside.
+var _ = register(
+	&Arch{Name: "arctic", Rope: model.RopeNorm, Build: arctic, Source: "src/models/arctic.cpp@v0.5.0"},
+	&Arch{Name: "dbrx", Rope: model.RopeNeoX, Load: loadClamp, Build: wiring{layer: true, noBiasO: true, ffnNorm: "attn_output_norm"}.model, Source: "src/models/dbrx.cpp@v0.5.0"},
+	&Arch{Name: "grok", Rope: model.RopeNeoX, Quirk: Quirk{ScoreTanh: true}, Load: loadGrok, Build: grok, Source: "src/models/grok.cpp@v0.5.0"},
+	&Arch{Name: "deepseek", Rope: model.RopeNorm, Load: loadMoE(model.GatingSoftmax), Build: wiring{factors: true, ffn: sharedExperts(routing{rawW: true})}.model, Source: "src/models/deepseek.cpp@v0.5.0"},
+	&Arch{Name: "dots1", Rope: model.RopeNeoX, Load: loadMoE(model.GatingNone), Build: wiring{qkNorm: qkBefore, ffn: sharedExperts(routing{})}.model, Source: "src/models/dots1.cpp@v0.5.0"},
+	&Arch{Name: "ernie4_5", Rope: model.RopeNorm, Build: wiring{noBiasO: true}.model, Source: "src/models/ernie4-5.cpp@v0.5.0"},
+	&Arch{Name: "ernie4_5-moe", Rope: model.RopeNorm, Load: loadErnieMoE, Build: wiring{noBiasO: true, ffn: (*Builder).ernieExperts}.model, Source: "src/models/ernie4-5-moe.cpp@v0.5.0"},
+	&Arch{Name: "bailingmoe", Rope: model.RopeNorm, Load: loadMoE(model.GatingSoftmax), Build: bailing, Source: "src/models/bailingmoe.cpp@v0.5.0"},
+	&Arch{
+		Name: "bailingmoe2", Rope: model.RopeNeoX, NextN: NextNNever, Load: loadMoE(model.GatingNone),
+		Build:  wiring{qkNorm: qkBefore, ffn: sharedExperts(routing{})}.model,
+		Source: "src/models/bailingmoe2.cpp@v0.5.0",
+	},
+	&Arch{Name: "exaone-moe", Rope: model.RopeNeoX, NextN: NextNNever, Load: loadExaoneMoE, Build: exaoneMoE, Source: "src/models/exaone-moe.cpp@v0.5.0"},
+	&Arch{
+		Name: "grovemoe", Rope: model.RopeNeoX, Quirk: Quirk{SelectSigmoid: true, ExpertGroups: true}, Load: loadGrove,
+		Build:  wiring{qkNorm: qkBefore, ffn: (*Builder).groveExperts}.model,
+		Source: "src/models/grovemoe.cpp@v0.5.0",
+	},
+)
+
+// loadMoE reads what mixtures of experts say of themselves; def is the gating
+// where the file names none.
+func loadMoE(def model.ExpertGating) func(*Keys, *model.HParams) {
+	return func(k *Keys, h *model.HParams) {
+		loadExpertFF(k, h)
+		h.NLayerDenseLead = k.Int("leading_dense_block_count", 0)
+		h.NExpertShared = k.Int("expert_shared_count", 0)
+		h.ExpertWeightsScale = k.Float("expert_weights_scale", 0)
+		h.ExpertWeightsNorm = k.Bool("expert_weights_norm", false)
+		h.ExpertGating = def
+		if g := k.Int("expert_gating_func", 0); g > 0 {
+			h.ExpertGating = model.ExpertGating(min(g, 255))
+		}
+	}
+}
+
+// routing says how a layer's experts are weighted.
+type routing struct {
+	rawW  bool // weights are never normalised; otherwise the model says
+	normW bool // weights are always normalised
+}
+
+// sharedExperts is a block of experts, with a shared expert where the layer has
+// one, or a dense block where it has no router.
+func sharedExperts(r routing) func(*Builder, *graph.Tensor, int) *graph.Tensor {
+	return func(b *Builder, cur *graph.Tensor, il int) *graph.Tensor {
+		if b.W(il, "ffn_gate_inp.weight") == nil {
+			return b.FeedForward(cur, b.LayerFFN(il, "", ActSiLU), il)
+		}
+		out := b.Experts(cur, b.routed(il, r), il)
+		if b.W(il, "ffn_up_shexp.weight") == nil {
+			return out
+		}
+		return b.Add(out, b.FeedForward(cur, b.LayerFFN(il, "_shexp", ActSiLU), il))
+	}
+}
+
+// routed collects the experts of layer il with the model's own routing.
+func (b *Builder) routed(il int, r routing) MoE {
+	m := b.LayerMoE(il, ActSiLU)
+	m.ProbsB = b.W(il, "exp_probs_b.bias")
+	m.NormW = r.normW || !r.rawW && b.ExpertWeightsNorm
+	m.Gating = b.ExpertGating
+	return m
+}
+
+// arctic runs experts on the layer's input beside a dense block.
+func arctic(b *Builder) {
+	inpL := b.InpEmbd()
+	pos := b.InpPos()
+	attn := b.cachedKV()
+	outIDs := b.InpOutIDs()
+	for il := range b.NLayer() {
+		inpSA := inpL
+		cur := b.LayerNorm(inpL, "attn_norm", NormRMS, il)
+		q, k, v := b.QKV(cur, b.NEmbdHeadV(0), b.NHead(0), b.NHeadKV(0), il)
+		q, k = b.Rot(q, pos, nil, b.NRot(0)), b.Rot(k, pos, nil, b.NRot(0))
+		cur = attn(Attn{Q: q, K: k, V: v}.WithOut(b, il), il)
+		b.LastRows(il, outIDs, &cur, &inpSA)
+		ffnInp := b.Add(cur, inpSA)
+		cur = b.FeedForward(b.LayerNorm(ffnInp, "ffn_norm", NormRMS, il), b.LayerFFN(il, "", ActSiLU), il)
+		ffnOut := b.Add(cur, ffnInp)
+		cur = b.Experts(b.LayerNorm(inpSA, "ffn_norm_exps", NormRMS, il), b.LayerMoE(il, ActSiLU), il)
+		inpL = b.CVec(b.Add(cur, ffnOut), il)
+		b.Name(inpL, "l_out", il)
+	}
+	b.lmHead(b.LayerNormOut(inpL, NormRMS))
+}
+
+func loadGrok(k *Keys, h *model.HParams) {
+	loadExpertFF(k, h)
+	h.LogitScale = k.Float("logit_scale", 0.5773502691896257)
+	h.EmbeddingScale = k.Float("embedding_scale", 78.38367176906169)
+	h.LogitSoftcap = k.Float("attn_logit_softcapping", 30)
+	h.FinalSoftcap = k.Float("final_logit_softcapping", 0)
+}
+
+// grok norms after attention and after its experts, which may run beside a
+// dense block.
+func grok(b *Builder) {
+	inpL := b.InpEmbd()
+	pos := b.InpPos()
+	attn := b.cachedKV()
+	outIDs := b.InpOutIDs()
+	for il := range b.NLayer() {
+		inpSA := inpL
+		cur := b.LayerNorm(inpL, "attn_norm", NormRMS, il)
+		q, k, v := b.QKV(cur, b.NEmbdHeadV(0), b.NHead(0), b.NHeadKV(0), il)
+		q, k = b.Rot(q, pos, nil, b.NRot(0)), b.Rot(k, pos, nil, b.NRot(0))
+		cur = attn(Attn{Q: q, K: k, V: v}.WithOut(b, il), il)
+		b.LastRows(il, outIDs, &cur, &inpSA)
+		ffnInp := b.Add(b.LayerNorm(cur, "attn_output_norm", NormRMS, il), inpSA)
+		cur = b.LayerNorm(ffnInp, "ffn_norm", NormRMS, il)
+		out := b.Experts(cur, b.LayerMoE(il, ActGELU), il)
+		if b.W(il, "ffn_up.weight") != nil {
+			dense := b.FeedForward(cur, b.LayerFFN(il, "", ActGELU), il)
+			out = b.Scale(b.Add(dense, out))
+		}
+		post := b.W(il, "layer_output_norm.weight")
+		if post == nil {
+			post = b.W(il, "post_ffw_norm.weight")
+		}
+		cur = b.Norm(out, post, nil, NormRMS, il)
+		inpL = b.CVec(b.Add(cur, ffnInp), il)
+		b.Name(inpL, "l_out", il)
+	}
+	cur := b.MM(b.OutputW(), b.LayerNormOut(inpL, NormRMS), b.T("output.scale"))
+	cur = b.Scale(cur)
+	if b.FinalSoftcap != 0 {
+		cur = b.softcap(cur)
+	}
+	b.Logits(cur)
+}
+
+// softcap squeezes values smoothly into a range.
+func (b *Builder) softcap(cur *graph.Tensor) *graph.Tensor { return b.Scale(b.Tanh(b.Scale(cur))) }
+
+func loadErnieMoE(k *Keys, h *model.HParams) {
+	loadMoE(model.GatingSoftmax)(k, h)
+	h.NMoELayerStep = k.Need("interleave_moe_layer_step")
+	if h.NMoELayerStep < 1 {
+		k.fail("interleave_moe_layer_step", "%d, want at least 1", h.NMoELayerStep)
+	}
+}
+
+func (b *Builder) ernieExperts(cur *graph.Tensor, il int) *graph.Tensor {
+	if il < b.NLayerDenseLead || (il+1)%b.NMoELayerStep != 0 {
+		return b.FeedForward(cur, b.LayerFFN(il, "", ActSiLU), il)
+	}
+	return sharedExperts(routing{normW: true})(b, cur, il)
+}
+
+// bailing has heads of their own width.
+func bailing(b *Builder) {
+	wiring{factors: true, ffn: sharedExperts(routing{})}.model(b)
+}
+
+func loadExaoneMoE(k *Keys, h *model.HParams) {
+	loadMoE(model.GatingNone)(k, h)
+	k.window(h, "attention.sliding_window")
+	k.pattern(h, 4)
+}
+
+// exaoneMoE rotates in the layers with a window only.
+func exaoneMoE(b *Builder) {
+	full := func(b *Builder, il int) bool { return !b.IsSWA(il) }
+	wiring{attend: (*Builder).cachedISWA, factors: true, qkNorm: qkBefore, noRope: full, noBiasO: true, ffn: sharedExperts(routing{})}.model(b)
+}
+
+func loadGrove(k *Keys, h *model.HParams) {
+	loadExpertFF(k, h)
+	h.NFFChexp = k.Int("expert_chunk_feed_forward_length", 0)
+	h.NGroupExperts = k.Need("experts_per_group")
+	if h.NGroupExperts < 1 {
+		k.fail("experts_per_group", "%d, want at least 1", h.NGroupExperts)
+	}
+}
+
+// groveExperts runs the chosen experts and the adjugate experts of their
+// groups on the same router logits.
+func (b *Builder) groveExperts(cur *graph.Tensor, il int) *graph.Tensor {
+	probs := b.MulMat(b.W(il, "ffn_gate_inp.weight"), cur)
+	b.Name(probs, "ffn_moe_logits", il)
+	m := b.LayerMoE(il, ActSiLU)
+	m.Probs = probs
+	out := b.Experts(cur, m, il)
+	c := m
+	c.Up, c.Gate, c.Down = b.W(il, "ffn_up_chexps.weight"), b.W(il, "ffn_gate_chexps.weight"), b.W(il, "ffn_down_chexps.weight")
+	c.UpS, c.GateS, c.DownS = nil, nil, nil
+	c.NExpert = b.NExpert / b.NGroupExperts
+	c.NUsed = min(m.NUsed, c.NExpert)
+	return b.Add(out, b.Scale(b.Experts(cur, c, il)))
+}
