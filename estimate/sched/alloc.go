@@ -9,9 +9,9 @@ import (
 
 // The limits of ggml's allocator (ggml/src/ggml-alloc.c@v0.5.0).
 const (
-	maxFree   = 256       // MAX_FREE_BLOCKS
-	maxChunks = 16        // GGML_VBUFFER_MAX_CHUNKS
-	unlimited = 1<<63 - 1 // SIZE_MAX/2
+	maxFree   = 256     // MAX_FREE_BLOCKS
+	maxChunks = 16      // GGML_VBUFFER_MAX_CHUNKS
+	unlimited = 1 << 59 // ggml has SIZE_MAX/2; this is beyond any machine too, and sums of maxChunks fit
 )
 
 // span is free memory in a chunk.

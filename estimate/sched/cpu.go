@@ -67,9 +67,6 @@ func cpuSupports(op *graph.Tensor) bool {
 // (GGML_HINT_SRC0_IS_HADAMARD), in Params[1] of a matrix product.
 const hintHadamard = 1
 
-// precF32 asks for a product in 32 bits (GGML_PREC_F32).
-const precF32 = 10
-
 // dotType returns the type that a row of weights is multiplied with on the CPU.
 //
 // Source: ggml/src/ggml-cpu/ggml-cpu.c@v0.5.0, type_traits_cpu.
@@ -98,14 +95,6 @@ func oneOf(t formats.DType, types ...formats.DType) bool {
 	return false
 }
 
-// dense reports whether the elements of a row lie next to each other.
-//
-// Source: ggml/src/ggml.c@v0.5.0, ggml_is_contiguous_rows.
-func dense(t *graph.Tensor) bool {
-	e, b := t.Type.Block()
-	return t.Ne[0] == int64(e) || t.Nb[0] == b
-}
-
 // typeSize returns the bytes of a block of t.
 func typeSize(t formats.DType) uint64 {
 	_, b := t.Block()
@@ -113,8 +102,7 @@ func typeSize(t formats.DType) uint64 {
 }
 
 // batch returns how many columns of input an operator has, which decides
-// whether fetching its weights pays. rope says whether rotary embedding counts
-// its third dimension.
+// whether fetching its weights pays.
 //
 // Source: ggml/src/ggml-cuda/ggml-cuda.cu@v0.5.0, get_op_batch_size.
 func batch(op *graph.Tensor) int64 {

@@ -84,7 +84,7 @@ func cudaSupports(cc int, op *graph.Tensor) bool {
 	case graph.OpMulMat, graph.OpMulMatID:
 		if a.Nb[0] != typeSize(a.Type) || b.Nb[0] != typeSize(b.Type) ||
 			b.Type == formats.F16 && a.Type != formats.F16 ||
-			op.Op == graph.OpMulMatID && op.Params[3] == precF32 {
+			op.Op == graph.OpMulMatID && op.Params[3] == graph.PrecF32 {
 			return false
 		}
 		return float(a) || a.Type == formats.BF16 ||
@@ -120,7 +120,7 @@ func cudaSupports(cc int, op *graph.Tensor) bool {
 	case graph.OpSiLUBack:
 		return a.Contiguous() && a.Type == formats.F32
 	case graph.OpNorm, graph.OpRMSNorm, graph.OpL2Norm:
-		return dense(a)
+		return a.ContiguousRows()
 	case graph.OpRMSNormBack, graph.OpGroupNorm:
 		return a.Contiguous()
 	case graph.OpAdd, graph.OpSub, graph.OpMul, graph.OpDiv:
@@ -143,11 +143,11 @@ func cudaSupports(cc int, op *graph.Tensor) bool {
 	case graph.OpConv2DDw:
 		return a.Type == formats.F32
 	case graph.OpSum:
-		return dense(a)
+		return a.ContiguousRows()
 	case graph.OpArgsort:
 		return cc < amd || a.Ne[0] <= 1024
 	case graph.OpSumRows, graph.OpMean:
-		return a.Type == formats.F32 && op.Type == formats.F32 && dense(a)
+		return a.Type == formats.F32 && op.Type == formats.F32 && a.ContiguousRows()
 	case graph.OpDSV4HCComb, graph.OpDSV4HCPre, graph.OpDSV4HCPost:
 		for _, s := range op.Src {
 			if s != nil && s.Type != formats.F32 {

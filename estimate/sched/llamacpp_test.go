@@ -53,6 +53,7 @@ type recording struct {
 	g       *graph.Graph
 	lines   map[*graph.Tensor]recorded
 	gpus    int
+	cc      int // compute capability, 0 for 8.9
 	vulkan  int
 	offload bool
 	byID    []*graph.Tensor
@@ -85,7 +86,7 @@ func (p *placed) UnmarshalJSON(b []byte) error {
 	return nil
 }
 
-func opByName(t *testing.T, name string) (graph.Op, uint8) {
+func opByName(t testing.TB, name string) (graph.Op, uint8) {
 	for o := graph.OpNone; o <= graph.OpGLU; o++ {
 		if o.String() == name {
 			return o, 0
@@ -105,7 +106,7 @@ func opByName(t *testing.T, name string) (graph.Op, uint8) {
 
 // load undoes what the scheduler did to a recorded graph: operands that it
 // replaced by copies are put back.
-func load(t *testing.T, path string) *recording {
+func load(t testing.TB, path string) *recording {
 	f, err := os.Open(path)
 	if err != nil {
 		t.Fatal(err)
@@ -125,14 +126,14 @@ func load(t *testing.T, path string) *recording {
 		var l recorded
 		if strings.HasPrefix(s.Text(), `{"model"`) {
 			var last struct {
-				GPUs, Vulkan int
-				Offload      bool `json:"op_offload"`
-				Reordered    *reordered
+				GPUs, Vulkan, Cc int
+				Offload          bool `json:"op_offload"`
+				Reordered        *reordered
 			}
 			if err := json.Unmarshal(s.Bytes(), &last); err != nil {
 				t.Fatal(err)
 			}
-			r.gpus, r.vulkan, r.offload, r.reordered = last.GPUs, last.Vulkan, last.Offload, last.Reordered
+			r.gpus, r.cc, r.vulkan, r.offload, r.reordered = last.GPUs, last.Cc, last.Vulkan, last.Offload, last.Reordered
 			break
 		}
 		if err := json.Unmarshal(s.Bytes(), &l); err != nil {
@@ -243,10 +244,10 @@ func TestSameAsLlamaCpp(t *testing.T) {
 
 // config returns the machine of a recording, and puts its tensors in its
 // buffers.
-func (r *recording) config(t *testing.T, limits VulkanLimits) *Config {
+func (r *recording) config(t testing.TB, limits VulkanLimits) *Config {
 	var gpus []Device
 	for i := range r.gpus {
-		gpus = append(gpus, CUDA(i, 0, CUDAOptions{}))
+		gpus = append(gpus, CUDA(i, r.cc, CUDAOptions{}))
 	}
 	for i := range r.vulkan {
 		gpus = append(gpus, Vulkan(i, limits))

@@ -150,9 +150,9 @@ func (o MetalOptions) supports(op *graph.Tensor) bool {
 	}
 	switch op.Op {
 	case graph.OpScale, graph.OpFill, graph.OpClamp, graph.OpSqr, graph.OpSqrt, graph.OpSin, graph.OpCos, graph.OpLog:
-		return dense(a) && float(a)
+		return a.ContiguousRows() && float(a)
 	case graph.OpUnary:
-		return op.Sub <= graph.UnaryTrunc && dense(a) && float(a)
+		return op.Sub <= graph.UnaryTrunc && a.ContiguousRows() && float(a)
 	case graph.OpSiLUBack:
 		return f32(a, b, op) && a.Contiguous() && b.Contiguous() && op.Contiguous() && a.SameShape(b)
 	case graph.OpGLU:
@@ -161,9 +161,9 @@ func (o MetalOptions) supports(op *graph.Tensor) bool {
 		return a.Type == b.Type && a.Type == op.Type && oneOf(a.Type, formats.F32, formats.F16, formats.BF16, formats.I8,
 			formats.I16, formats.I32, formats.I64, formats.Q4_0, formats.Q4_1, formats.Q5_0, formats.Q5_1, formats.Q8_0)
 	case graph.OpAdd, graph.OpSub, graph.OpMul, graph.OpDiv, graph.OpAddID:
-		return dense(a) && dense(b) && float(a) && a.Type == b.Type
+		return a.ContiguousRows() && b.ContiguousRows() && float(a) && a.Type == b.Type
 	case graph.OpAcc:
-		return dense(a) && dense(b) && f32(a)
+		return a.ContiguousRows() && b.ContiguousRows() && f32(a)
 	case graph.OpConvTranspose2D:
 		return a.Contiguous() && b.Contiguous() && float(a) && f32(b, op)
 	case graph.OpCol2im1D:
@@ -173,10 +173,10 @@ func (o MetalOptions) supports(op *graph.Tensor) bool {
 	case graph.OpSum:
 		return !o.NoReduction && a.Contiguous()
 	case graph.OpTri:
-		return dense(a)
+		return a.ContiguousRows()
 	case graph.OpSumRows, graph.OpCumsum, graph.OpMean, graph.OpSoftMax, graph.OpGroupNorm, graph.OpL2Norm, graph.OpNorm,
 		graph.OpRMSNorm:
-		return !o.NoReduction && dense(a)
+		return !o.NoReduction && a.ContiguousRows()
 	case graph.OpCountEqual:
 		return !o.NoReduction && a.Type == formats.I32 && b.Type == formats.I32 && op.Type == formats.I64
 	case graph.OpArgmax, graph.OpSSMScan, graph.OpSSMConv, graph.OpOptStepAdamw, graph.OpOptStepSGD:
@@ -192,7 +192,7 @@ func (o MetalOptions) supports(op *graph.Tensor) bool {
 	case graph.OpPool1D:
 		return a.Contiguous() && f32(a)
 	case graph.OpPad:
-		return op.Params[0] == 0 && op.Params[2] == 0 && op.Params[4] == 0
+		return op.Params == [6]int32{} // padding in front, or with repeated data, is not there
 	case graph.OpLeakyReLU:
 		return float(a)
 	case graph.OpRoll:
@@ -202,16 +202,16 @@ func (o MetalOptions) supports(op *graph.Tensor) bool {
 	case graph.OpLightningIndexer:
 		k, w, m := b, op.Src[2], op.Src[3]
 		return a.Ne[0] == 128 && a.Ne[1] == 64 && !o.NoMatrix && f32(a, w, op) && m.Type == formats.F16 &&
-			dense(a) && dense(k) && dense(w) && dense(m) && keyType(k.Type)
+			a.ContiguousRows() && k.ContiguousRows() && w.ContiguousRows() && m.ContiguousRows() && keyType(k.Type)
 	case graph.OpDSV4HCComb:
 		c := op.Src[2]
-		return !o.NoReduction && f32(a, b, c, op) && a.Ne[0] == 24 && b.Ne[0] >= 3 && c.Ne[0] == 24 && dense(a) && dense(b) && dense(c)
+		return !o.NoReduction && f32(a, b, c, op) && a.Ne[0] == 24 && b.Ne[0] >= 3 && c.Ne[0] == 24 && a.ContiguousRows() && b.ContiguousRows() && c.ContiguousRows()
 	case graph.OpDSV4HCPre:
-		return !o.NoReduction && f32(a, b, op) && dense(a) && dense(b)
+		return !o.NoReduction && f32(a, b, op) && a.ContiguousRows() && b.ContiguousRows()
 	case graph.OpDSV4HCPost:
 		c, d := op.Src[2], op.Src[3]
-		return !o.NoReduction && f32(a, b, c, op) && b.Ne[1] == 4 && c.Ne[0] == 4 && dense(a) && dense(b) && dense(c) &&
-			(d == nil || f32(d) && d.Ne[0] == 4 && d.Ne[1] == 4 && dense(d))
+		return !o.NoReduction && f32(a, b, c, op) && b.Ne[1] == 4 && c.Ne[0] == 4 && a.ContiguousRows() && b.ContiguousRows() && c.ContiguousRows() &&
+			(d == nil || f32(d) && d.Ne[0] == 4 && d.Ne[1] == 4 && d.ContiguousRows())
 	case graph.OpGatedDeltaNet:
 		return !o.NoReduction && op.Src[2].Ne[0]%32 == 0
 	case graph.OpSolveTri:
@@ -253,7 +253,6 @@ func metalAttends(op *graph.Tensor) bool {
 // ggml_metal_op_mul_mat_use_mm, _id_use_mm and _use_fwht.
 func (o MetalOptions) multiplies(op *graph.Tensor) bool {
 	a, b := op.Src[0], op.Src[1]
-	transposed := func(t *graph.Tensor) bool { return t.Nb[0] > t.Nb[1] }
 	single := op.Op == graph.OpMulMat
 	if single && a.Type == formats.F32 && b.Type == formats.F16 && op.Params[1] == hintHadamard && op.Type == formats.F32 &&
 		b.Contiguous() && op.Contiguous() && b.SameShape(op) && slices.Contains([]int64{64, 128, 256, 512}, b.Ne[0]) {
@@ -269,7 +268,7 @@ func (o MetalOptions) multiplies(op *graph.Tensor) bool {
 		return false
 	}
 	if single {
-		return a.Type == formats.F16 || !transposed(a) && !transposed(b) && !o.NoMatrix && a.Ne[0] >= 64 && b.Ne[1] > 8
+		return a.Type == formats.F16 || !a.Transposed() && !b.Transposed() && !o.NoMatrix && a.Ne[0] >= 64 && b.Ne[1] > 8
 	}
 	return !o.NoMatrix && a.Ne[0] >= 64 && op.Src[2].Ne[1] >= 32
 }

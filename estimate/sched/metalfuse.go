@@ -61,7 +61,7 @@ var metalRuns = func() []metalRun {
 func metalNorm(s *Section, at []int, r *metalRun) bool {
 	for j := 1; j < len(at); j++ {
 		t := s.Nodes[at[j]]
-		if t.Src[0] != s.Nodes[at[j-1]] || t.Src[1].Ne[0] != s.Nodes[at[0]].Ne[0] || !dense(t.Src[1]) || t.Type != formats.F32 {
+		if t.Src[0] != s.Nodes[at[j-1]] || t.Src[1].Ne[0] != s.Nodes[at[0]].Ne[0] || !t.Src[1].ContiguousRows() || t.Type != formats.F32 {
 			return false
 		}
 	}
@@ -215,7 +215,7 @@ func metalSum(s *Section, at []int, r *metalRun) bool {
 func metalConv(s *Section, at []int, r *metalRun) bool {
 	conv, act := s.Nodes[at[0]], s.Nodes[at[1]]
 	return act.Src[0] == conv && act.Src[1] == nil && act.Sub == graph.UnarySiLU && conv.Type == formats.F32 &&
-		act.Type == formats.F32 && dense(act)
+		act.Type == formats.F32 && act.ContiguousRows()
 }
 
 // metalKeep holds what the longest run of operators at each node reads until it

@@ -111,7 +111,7 @@ func (l *VulkanLimits) supports(op *graph.Tensor) bool {
 		s := typeSize(op.Type)
 		return s == typeSize(a.Type) && (s == 4 || s == 2)
 	case graph.OpRope:
-		return dense(op) && dense(a)
+		return op.ContiguousRows() && a.ContiguousRows()
 	case graph.OpGroupNorm:
 		return a.Contiguous()
 	case graph.OpAdd, graph.OpSub, graph.OpMul, graph.OpDiv:
@@ -144,7 +144,7 @@ func (l *VulkanLimits) supports(op *graph.Tensor) bool {
 			return false
 		}
 		if a.Type.Quantized() {
-			return dense(a) && dense(b) && dense(op)
+			return a.ContiguousRows() && b.ContiguousRows() && op.ContiguousRows()
 		}
 		s := typeSize(a.Type)
 		return s == 1 || s == 2 || s == 4 || s == 8
@@ -159,9 +159,9 @@ func (l *VulkanLimits) supports(op *graph.Tensor) bool {
 	case graph.OpSoftMaxBack:
 		return a.Contiguous() && b.Contiguous() && f32(a, b)
 	case graph.OpSum, graph.OpSumRows, graph.OpMean:
-		return f32(a) && dense(a)
+		return f32(a) && a.ContiguousRows()
 	case graph.OpCumsum:
-		return l.FullSubgroups && f32(a) && dense(a)
+		return l.FullSubgroups && f32(a) && a.ContiguousRows()
 	case graph.OpDSV4HCComb, graph.OpDSV4HCPre, graph.OpDSV4HCPost:
 		for _, s := range op.Src {
 			if s != nil && !f32(s) {
@@ -223,7 +223,7 @@ func (l *VulkanLimits) supports(op *graph.Tensor) bool {
 
 func vulkanMultiplies(op *graph.Tensor) bool {
 	a, b := op.Src[0], op.Src[1]
-	if op.Op == graph.OpMulMatID && op.Params[3] == precF32 {
+	if op.Op == graph.OpMulMatID && op.Params[3] == graph.PrecF32 {
 		return false
 	}
 	if !(float(a) || a.Type == formats.BF16 || a.Type.Quantized() && !oneOf(a.Type, formats.Q8_1, formats.Q8_K)) {
