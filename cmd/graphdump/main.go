@@ -75,6 +75,9 @@ func main() {
 	if opt["type_v"] != "" {
 		c.TypeV, _ = formats.ParseDType(strings.ToUpper(opt["type_v"]))
 	}
+	if row := arch.Lookup(m.Arch); row != nil && row.Rollback {
+		c.NRsSeq = num("n_rs_seq", 0)
+	}
 	c.NCtxSeq = c.NCtx
 	if !c.KVUnified {
 		c.NCtxSeq = (c.NCtx/np + 255) / 256 * 256

@@ -11,3 +11,12 @@ import (
 func (b *Builder) Fail(format string, args ...any) {
 	panic(&graph.ShapeError{Msg: fmt.Sprintf(format, args...)})
 }
+
+// need returns a weight of layer il that must be there.
+func (b *Builder) need(il int, name string) *graph.Tensor {
+	t := b.W(il, name)
+	if t == nil {
+		b.Fail("blk.%d.%s: missing", il, name)
+	}
+	return t
+}

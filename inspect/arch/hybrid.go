@@ -1,0 +1,94 @@
+package arch
+
+import (
+	"weigh/formats"
+	"weigh/inspect/graph"
+	"weigh/inspect/model"
+)
+
+// What architectures with recurrent layers have in common.
+
+// loadSSM reads the widths of a state-space layer; without groups there is no
+// ssm.group_count.
+func loadSSM(k *Keys, h *model.HParams, groups bool) {
+	h.SSMDConv = k.Need("ssm.conv_kernel")
+	h.SSMDInner = k.Need("ssm.inner_size")
+	h.SSMDState = k.Need("ssm.state_size")
+	h.SSMDtRank = k.Need("ssm.time_step_rank")
+	if groups {
+		h.SSMNGroup = k.Need("ssm.group_count")
+	}
+}
+
+// recurrentWithoutKV makes the trunk's layers without KV heads recurrent.
+func recurrentWithoutKV(h *model.HParams) {
+	for il := range h.NLayer() {
+		h.Layers[il].Recr = h.NHeadKV(il) == 0
+	}
+}
+
+// recurrentInterval reads which layers are recurrent: a flag for each, or all
+// but every n-th.
+func recurrentInterval(k *Keys, h *model.HParams, n int) {
+	if k.Has("attention.recurrent_layers") {
+		for il, on := range k.PerLayer("attention.recurrent_layers", h.NLayerAll, 0) {
+			h.Layers[il].Recr = on != 0
+		}
+		return
+	}
+	n = k.Int("full_attention_interval", n)
+	if n < 1 {
+		k.fail("full_attention_interval", "%d, want at least 1", n)
+		return
+	}
+	h.SetRecrPattern(n, false)
+}
+
+// per returns n/d of two widths from the file.
+func (b *Builder) per(n, d int, what string) int64 {
+	if d < 1 {
+		b.Fail("%s is %d", what, d)
+	}
+	return int64(n / d)
+}
+
+// deltaBudget is the node budget of architectures whose chunked linear
+// attention grows with the batch.
+func deltaBudget(*model.Model) (perToken, perTensor int) { return 40, 32 }
+
+// InpMTP returns the inputs of a NextN block: the tokens' embeddings, from a
+// table of the block's own where it has one, and the trunk's hidden state.
+func (b *Builder) InpMTP(il int) (tokens, hidden *graph.Tensor) {
+	ids := b.InputT("inp_tokens", formats.I32, int64(b.NTokens))
+	table := b.W(il, "nextn.embed_tokens.weight")
+	if table == nil {
+		table = b.TokEmbd()
+	}
+	hidden = b.InputT("mtp_h_input", formats.F32, int64(b.NEmbd), int64(b.NTokens))
+	return b.GetRows(table, ids), hidden
+}
+
+// FuseMTP norms the inputs of NextN block il and projects both onto the width
+// of the residual stream.
+func (b *Builder) FuseMTP(tokens, hidden *graph.Tensor, il int) *graph.Tensor {
+	h := b.LayerNorm(hidden, "nextn.hnorm", NormRMS, il)
+	e := b.LayerNorm(tokens, "nextn.enorm", NormRMS, il)
+	return b.MM(b.W(il, "nextn.eh_proj.weight"), b.Concat(e, h, 0), b.W(il, "nextn.eh_proj.scale"))
+}
+
+// HeadMTP appends the output matrix of NextN block il, or the model's.
+func (b *Builder) HeadMTP(cur *graph.Tensor, il int) {
+	if w := b.W(il, "nextn.shared_head_head.weight"); w != nil {
+		b.Logits(b.MM(w, cur, b.W(il, "nextn.shared_head_head.scale")))
+		return
+	}
+	b.Logits(b.MM(b.OutputW(), cur, b.T("output.scale")))
+}
+
+// layerMTP returns the only NextN block.
+func (b *Builder) layerMTP() int {
+	if b.NLayerNext != 1 {
+		b.Fail("%d NextN blocks, llama.cpp builds an MTP graph for one", b.NLayerNext)
+	}
+	return b.NLayer()
+}
