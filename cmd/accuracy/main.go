@@ -35,6 +35,7 @@ func main() {
 type options struct {
 	archs, models, rows map[string]bool
 	verbose, peak, all  bool
+	fit                 bool
 	write               string
 }
 
@@ -58,6 +59,7 @@ func run(out io.Writer, args []string) error {
 	f.BoolVar(&o.verbose, "v", false, "print each wrong row")
 	f.BoolVar(&o.all, "vv", false, "print each row")
 	f.BoolVar(&o.peak, "peak", false, "with -v or -vv: print what lay in each compute buffer at its peak")
+	f.BoolVar(&o.fit, "fit", true, "compare the choices of --fit too")
 	f.StringVar(&o.write, "write", "", "write the report to `file`")
 	if err := f.Parse(args); err != nil {
 		return err
@@ -76,6 +78,12 @@ func run(out io.Writer, args []string) error {
 	}
 	results := t.compare(&o)
 	rep := summarise(results)
+	for _, r := range t.fit {
+		rep.addFit(r)
+		if o.verbose && (o.all || len(r.diffs) > 0 || r.err != nil) && !r.noRow {
+			r.print(out)
+		}
+	}
 	if o.verbose {
 		for _, r := range results {
 			if o.all || r.wrong() {
@@ -127,19 +135,22 @@ func (r *result) wrong() bool {
 // compare estimates all rows, a few at a time.
 func (t *truth) compare(o *options) []*result {
 	results := make([]*result, len(t.rows))
-	next := make(chan int)
+	next := make(chan func())
 	var wg sync.WaitGroup
 	for range runtime.NumCPU() {
 		wg.Add(1)
 		go func() {
 			defer wg.Done()
-			for i := range next {
-				results[i] = t.check(t.rows[i], o)
+			for f := range next {
+				f()
 			}
 		}()
 	}
-	for i := range t.rows {
-		next <- i
+	for i, r := range t.rows {
+		next <- func() { results[i] = t.check(r, o) }
+	}
+	for _, r := range t.fit {
+		next <- func() { r.check(t, o) }
 	}
 	close(next)
 	wg.Wait()

@@ -63,6 +63,21 @@ type report struct {
 	archs  []*tally
 	below  []*result
 	failed []*result
+
+	fits, fitSame int
+	fitWrong      []*fitRow
+}
+
+func (rep *report) addFit(r *fitRow) {
+	if r.noRow {
+		return
+	}
+	rep.fits++
+	if r.err != nil || len(r.diffs) > 0 {
+		rep.fitWrong = append(rep.fitWrong, r)
+		return
+	}
+	rep.fitSame++
 }
 
 func summarise(results []*result) *report {
@@ -108,6 +123,9 @@ func (rep *report) print(out io.Writer) {
 	if len(missing) > 0 {
 		fmt.Fprintf(out, "no builder: %d rows of %d architectures: %s\n", rep.all.skipped, len(missing), strings.Join(missing, " "))
 	}
+	if rep.fits > 0 {
+		fmt.Fprintf(out, "fit: %d of %d rows the same (%.1f%%)\n", rep.fitSame, rep.fits, 100*float64(rep.fitSame)/float64(rep.fits))
+	}
 	for i, r := range rep.failed {
 		if i == 12 {
 			fmt.Fprintf(out, "… %d more\n", len(rep.failed)-i)
@@ -146,6 +164,13 @@ func (rep *report) write(path string) error {
 		}
 		fmt.Fprintf(&b, "| %s | %d | %.1f%% | %.1f%% | %.1f%% | %d | %.2f%% (%s) |\n", t.name, t.rows, t.share(0), t.share(1), t.share(2),
 			max(t.below[0], t.below[1], t.below[2]), t.over[p], orNone(t.worst[p]))
+	}
+	fmt.Fprintf(&b, "\n## What --fit chooses\n\n%d of %d rows are the same in context, layers, split, overrides and bytes.\n", rep.fitSame, rep.fits)
+	for _, r := range rep.fitWrong {
+		fmt.Fprintf(&b, "\n- %s %s on %v MiB: %.300s", r.id, r.GGUF, r.GPUMiB, strings.Join(r.diffs, "; "))
+		if r.err != nil {
+			fmt.Fprintf(&b, " %v", r.err)
+		}
 	}
 	if len(rep.below) > 0 {
 		b.WriteString("\n## Rows below\n\n")

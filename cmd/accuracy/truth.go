@@ -175,6 +175,7 @@ func (r *row) options(t *truth) (estimate.Options, error) {
 type truth struct {
 	dir  string
 	rows []*row
+	fit  []*fitRow
 
 	mu     sync.Mutex
 	models map[string]*loading
@@ -210,7 +211,12 @@ func readTruth(dir string, o *options) (*truth, error) {
 			return nil, err
 		}
 	}
-	return t, nil
+	if !o.fit {
+		return t, nil
+	}
+	var err error
+	t.fit, err = readFit(dir, o)
+	return t, err
 }
 
 func contains(name string, parts map[string]bool) bool {
