@@ -99,9 +99,9 @@ func (r *fitRow) check(t *truth, o *options) {
 		ngl = *got.NGPULayers
 	}
 	differ("n_gpu_layers", r.NGPULayers, ngl)
-	ts := make([]int, len(r.GPUMiB))
+	ts := []int{0} // how the measurements write a split that is not set
 	for i, v := range got.TensorSplit {
-		ts[i] = int(v)
+		ts = append(ts[:i], int(v))
 	}
 	differ("tensor_split", r.TensorSplit, ts)
 	var over []string
