@@ -93,7 +93,7 @@ type Result struct {
 	DataBytes   uint64          // all tensors, each padded to 32 bytes
 	HeaderBytes uint64          // everything before the data, over all files; 0 when unknown
 	FileBytes   []uint64        // of each file written; nil when unknown
-	NeedImatrix string          // the first tensor that llama-quantize refuses to convert without an importance matrix, "" for none
+	NeedImatrix string          // the first tensor that llama-quantize would refuse to convert had it no importance matrix, "" for none
 	Requantize  bool            // a quantized tensor changes its type: llama-quantize wants --allow-requantize
 	Fallbacks   []Fallback      // the tensors whose rows are no whole number of blocks of the type wanted
 }
@@ -211,7 +211,7 @@ func (s *Source) Plan(ft FileType, opt Options) (*Result, error) {
 			if wanted.used != wanted.wanted {
 				r.Fallbacks = append(r.Fallbacks, Fallback{i, wanted.wanted, wanted.used})
 			}
-			if opt.Imatrix == nil && r.NeedImatrix == "" && needsImatrix(t.Name, used, ft) {
+			if r.NeedImatrix == "" && needsImatrix(t.Name, used, ft) {
 				r.NeedImatrix = t.Name
 			}
 		}

@@ -409,7 +409,7 @@ func TestWarnings(t *testing.T) {
 	}{
 		"Q4_K_M needs nothing":              {Q4_K_M, Options{}, "", "[{3 Q6_K Q8_0}]"},
 		"IQ2_XS needs a matrix":             {IQ2_XS, Options{}, "blk.0.attn_q.weight", "[{3 Q2_K Q4_0}]"},
-		"IQ2_XS has one":                    {IQ2_XS, Options{Imatrix: &Imatrix{}}, "", "[{3 Q2_K Q4_0}]"},
+		"IQ2_XS has one and needs it":       {IQ2_XS, Options{Imatrix: &Imatrix{}}, "blk.0.attn_q.weight", "[{3 Q2_K Q4_0}]"},
 		"Q2_K_S needs a matrix for Q2_K":    {Q2_K_S, Options{}, "blk.0.attn_q.weight", "[{3 Q4_K Q5_0}]"},
 		"Q2_K does not":                     {Q2_K, Options{}, "", "[{3 Q3_K Q4_0}]"},
 		"a named type is not excused":       {Q8_0, Options{TensorTypes: []TensorType{must(ParseTensorType("attn_q=iq1_s"))}}, "blk.0.attn_q.weight", "[]"},

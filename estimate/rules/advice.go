@@ -137,3 +137,19 @@ var Precisions = []Precision{
 	{"FP4", 2, 1, "4 bits without their scales"},
 	{"INT4", 2, 1, "weights, with scales beside: GPTQ, AWQ, Q4"},
 }
+
+// A TableRow is a line of the table of parameters × precision: bytes of the
+// weights alone.
+type TableRow struct {
+	Billions               int
+	FP32, FP16, INT8, INT4 uint64
+}
+
+// Table is the table of parameters × precision, from 1B to 70B.
+func Table() (rows []TableRow) {
+	for _, billions := range []int{1, 2, 7, 13, 32, 70} {
+		n := uint64(billions) * gb
+		rows = append(rows, TableRow{billions, 4 * n, 2 * n, n, n / 2})
+	}
+	return rows
+}

@@ -29,14 +29,24 @@ func apply(t testing.TB, name string, m Model, r Run) float64 {
 func near(got, want, within float64) bool { return math.Abs(got-want) <= within }
 
 func TestParametersTimesPrecision(t *testing.T) {
-	for billions, want := range map[uint64][4]float64{
+	want := map[int][4]float64{
 		1: {4, 2, 1, 0.5}, 2: {8, 4, 2, 1}, 7: {28, 14, 7, 3.5}, 13: {52, 26, 13, 6.5}, 32: {128, 64, 32, 16}, 70: {280, 140, 70, 35},
-	} {
-		for i, bits := range []int{32, 16, 8, 4} {
-			if got := apply(t, "parameters × precision", Model{Parameters: billions * 1e9, Bits: bits}, Run{}) / 1e9; got != want[i] {
-				t.Errorf("%dB at %d bits: %v GB, want %v", billions, bits, got, want[i])
+	}
+	for _, row := range Table() {
+		for i, got := range []uint64{row.FP32, row.FP16, row.INT8, row.INT4} {
+			bits := []int{32, 16, 8, 4}[i]
+			if float64(got)/1e9 != want[row.Billions][i] {
+				t.Errorf("%dB at %d bits: %d bytes in the table, want %v GB", row.Billions, bits, got, want[row.Billions][i])
+			}
+			m := Model{Parameters: uint64(row.Billions) * 1e9, Bits: bits}
+			if got := apply(t, "parameters × precision", m, Run{}) / 1e9; got != want[row.Billions][i] {
+				t.Errorf("%dB at %d bits: %v GB, want %v", row.Billions, bits, got, want[row.Billions][i])
 			}
 		}
+		delete(want, row.Billions)
+	}
+	if len(want) > 0 {
+		t.Errorf("the table has no lines for %v", want)
 	}
 }
 

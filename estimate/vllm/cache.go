@@ -32,7 +32,7 @@ func (l *Layer) perToken(tp int, t CacheType) uint64 {
 	return mul(heads, dims, 2)
 }
 
-// A group is layers that remember alike and so share their page tables.
+// A group is layers that remember alike.
 type group struct {
 	Layer
 	layers int
@@ -54,76 +54,99 @@ func groups(layers []Layer) (gs []group) {
 	return gs
 }
 
-// pages fills in the cache: pages of one size, each for a group of as many
-// layers as the rarest kind has; the kinds with more take several groups. A page
-// holds a block of tokens, or a sequence's whole state, to which the block is
-// stretched.
-//
-// Source: vllm/v1/core/kv_cache_utils.py, get_kv_cache_groups, get_num_blocks and
-// unify_kv_cache_spec_page_size; vllm/platforms/interface.py, update_block_size_for_backend.
+// pages fills in the cache of the stage that holds the fewest blocks.
 func (m *Model) pages(e *Estimate) {
 	o := &e.Options
 	starts := stages(len(m.Layers), o.PipelineParallel)
 	e.BlocksLow, e.BlocksHigh = math.MaxUint64, math.MaxUint64
 	e.MaxLenLow, e.MaxLenHigh = m.ContextLength, m.ContextLength
-	remembers := false
+	block := o.BlockSize
 	for stage := range o.PipelineParallel {
-		gs := groups(m.Layers[starts[stage]:starts[stage+1]])
-		if len(gs) == 0 {
+		s := layout(m.Layers[starts[stage]:starts[stage+1]], o)
+		if s.page == 0 {
 			continue
 		}
-		remembers = true
-		s := layout(gs, o)
 		low, high := s.blocks(e.KVLow), s.blocks(e.KVHigh)
-		if request := s.request(gs, o, o.MaxModelLen); low < e.BlocksLow || e.PageBytes == 0 {
-			e.PageBytes, e.BlockLayers, e.Groups, e.RequestBlocks = s.page, s.layers, s.groups, request
-			o.BlockSize = s.block
+		if low < e.BlocksLow || e.PageBytes == 0 {
+			e.PageBytes, e.BlockLayers, e.Groups = s.page, s.layers, s.groups()
+			e.RequestBlocks = s.request(o, o.MaxModelLen)
+			block = s.block
 		}
 		e.BlocksLow, e.BlocksHigh = min(e.BlocksLow, low), min(e.BlocksHigh, high)
-		e.MaxLenLow = min(e.MaxLenLow, s.longest(gs, o, low, m.ContextLength))
-		e.MaxLenHigh = min(e.MaxLenHigh, s.longest(gs, o, high, m.ContextLength))
+		e.MaxLenLow = min(e.MaxLenLow, s.longest(o, low, m.ContextLength))
+		e.MaxLenHigh = min(e.MaxLenHigh, s.longest(o, high, m.ContextLength))
 	}
-	if !remembers {
+	o.BlockSize = block
+	if e.PageBytes == 0 {
 		e.BlocksLow, e.BlocksHigh = 0, 0
 	}
 }
 
-// A sheet is how a stage's cache is cut into pages.
+// A sheet is how a stage's cache is cut into pages: blocks of tokens, or a
+// sequence's whole state, in as many layers as the rarest kind has. The kinds
+// with more layers take several groups of so many.
 type sheet struct {
-	page   uint64 // bytes of a block in one layer
-	block  int    // tokens of a block
-	layers int    // layers that a block spans
-	groups int    // groups of so many layers
+	page   uint64  // bytes of a block in one layer
+	block  int     // tokens of a block
+	layers int     // layers that a block spans
+	kinds  []group // groups of layers of each kind
 }
 
-func layout(gs []group, o *Options) sheet {
+func (s *sheet) groups() (n int) {
+	for _, k := range s.kinds {
+		n += k.layers
+	}
+	return n
+}
+
+// layout cuts the cache of layers. Pages are all of the size of the largest; a
+// state stretches the block until a page of tokens is as large. Layers that
+// differ only in width share one page with room for all.
+//
+// Source: vllm/v1/core/kv_cache_utils.py, get_kv_cache_groups and
+// unify_kv_cache_spec_page_size; vllm/model_executor/models/config.py,
+// HybridAttentionMambaModelConfig.
+func layout(layers []Layer, o *Options) sheet {
+	gs := groups(layers)
+	if len(gs) == 0 {
+		return sheet{}
+	}
 	s := sheet{block: o.BlockSize}
-	var perToken, state uint64
-	fewest, most := gs[0].layers, gs[0].layers
+	var perToken, together, state uint64
+	fewest, most, alike := gs[0].layers, gs[0].layers, true
 	for i := range gs {
 		g := &gs[i]
 		fewest, most = min(fewest, g.layers), max(most, g.layers)
+		alike = alike && g.Kind == gs[0].Kind && g.Window == gs[0].Window && g.Kind != Recurrent
 		if g.Kind == Recurrent {
 			state = max(state, ceil(g.StateBytes, uint64(o.TensorParallel)))
-		} else {
-			perToken = max(perToken, g.perToken(o.TensorParallel, o.Cache))
+			continue
 		}
+		bytes := g.perToken(o.TensorParallel, o.Cache)
+		perToken, together = max(perToken, bytes), add(together, mul(bytes, uint64(g.layers)))
+	}
+	if alike && len(gs) > 1 {
+		s.page, s.layers, s.kinds = mul(together, uint64(s.block)), 1, []group{{gs[0].Layer, 1}}
+		return s
 	}
 	s.layers = fewest
-	if 4*most < 5*fewest { // padding the rarer kinds is cheaper than more groups
+	if 2*most < 3*fewest { // padding the rarer kinds is cheaper than more groups
 		s.layers = most
 	}
 	for _, g := range gs {
-		s.groups += int(ceil(uint64(g.layers), uint64(s.layers)))
+		s.kinds = append(s.kinds, group{g.Layer, int(ceil(uint64(g.layers), uint64(s.layers)))})
 	}
 	if perToken > 0 {
 		if need := ceil(state, perToken); need > uint64(s.block) {
-			s.block = int(min(roundUp(need, 16), math.MaxInt32))
+			s.block = int(min(roundUp(need, stateAlignment), math.MaxInt32))
 		}
 	}
 	s.page = max(state, mul(perToken, uint64(s.block)))
 	return s
 }
+
+// stateAlignment is what a block stretched to a state's size is a multiple of.
+const stateAlignment = 16
 
 func (s *sheet) blocks(bytes uint64) uint64 {
 	return bytes / max(mul(s.page, uint64(s.layers)), 1)
@@ -132,23 +155,19 @@ func (s *sheet) blocks(bytes uint64) uint64 {
 // request returns the most blocks that a sequence of n tokens takes.
 //
 // Source: vllm/v1/kv_cache_interface.py, max_memory_usage_bytes of each kind.
-func (s *sheet) request(gs []group, o *Options, n int) (blocks uint64) {
-	for _, g := range gs {
-		var each uint64
-		block := uint64(s.block)
-		tokens, window := uint64(n), uint64(max(g.Window, 1))
-		step := uint64(o.MaxBatchedTokens)
-		switch g.Kind {
+func (s *sheet) request(o *Options, n int) (blocks uint64) {
+	block, tokens, step := uint64(s.block), uint64(n), uint64(o.MaxBatchedTokens)
+	for _, k := range s.kinds {
+		each, window := ceil(tokens, block), uint64(max(k.Window, 1))
+		switch k.Kind {
 		case SlidingAttention:
 			each = ceil(min(window-1+step, tokens), block) + 1
 		case ChunkedAttention:
 			each = ceil(min(window+step, tokens), block)
 		case Recurrent:
 			each = 1
-		default:
-			each = ceil(tokens, block)
 		}
-		blocks = add(blocks, mul(each, ceil(uint64(g.layers), uint64(s.layers))))
+		blocks = add(blocks, mul(each, uint64(k.layers)))
 	}
 	return blocks
 }
@@ -157,6 +176,6 @@ func (s *sheet) request(gs []group, o *Options, n int) (blocks uint64) {
 // blocks.
 //
 // Source: vllm/v1/core/kv_cache_utils.py, estimate_max_model_len.
-func (s *sheet) longest(gs []group, o *Options, blocks uint64, limit int) int {
-	return sort.Search(max(limit, 0), func(n int) bool { return s.request(gs, o, n+1) > blocks })
+func (s *sheet) longest(o *Options, blocks uint64, limit int) int {
+	return sort.Search(max(limit, 0), func(n int) bool { return s.request(o, n+1) > blocks })
 }

@@ -178,13 +178,13 @@ func TestPagesAsMeasured(t *testing.T) {
 		t.Errorf("a page of %d bytes in %d layers, want 163840 bytes per token", e.PageBytes, e.BlockLayers)
 	}
 	// 28.20 GiB of Mistral's cache were 184,832 tokens; GiB are given to 0.005.
-	s := layout(groups(m.Layers), &Options{TensorParallel: 1, BlockSize: 16, Cache: Auto})
+	s := layout(m.Layers, &Options{TensorParallel: 1, BlockSize: 16, Cache: Auto})
 	low, high := 28.195*gib, 28.205*gib
 	if l, h := s.blocks(uint64(low))*16, s.blocks(uint64(high))*16; l > 184832 || h < 184832 {
 		t.Errorf("28.20 GiB hold %d to %d tokens, want 184832", l, h)
 	}
 	l4, want := 4.91*gib, uint64(40208)
-	s = layout(groups(llama8B.model().Layers), &Options{TensorParallel: 1, BlockSize: 16, Cache: Auto})
+	s = layout(llama8B.model().Layers, &Options{TensorParallel: 1, BlockSize: 16, Cache: Auto})
 	if got := s.blocks(uint64(l4)) * 16; got < want-48 || got > want+48 {
 		t.Errorf("4.91 GiB of Llama-3.1-8B hold %d tokens, want %d", got, want)
 	}
@@ -223,34 +223,39 @@ func TestPagesOfAHybrid(t *testing.T) {
 	state := Layer{Kind: Recurrent, StateBytes: 2 << 20}
 	sliding := Layer{Kind: SlidingAttention, Window: 1024, HeadsKV: 2, KeyDim: 256, ValueDim: 256}
 	repeat := func(l Layer, n int) []Layer { return slices.Repeat([]Layer{l}, n) }
+	wide := full
+	wide.HeadsKV = 4
 	tests := map[string]struct {
-		layers  []Layer
-		want    sheet
-		request uint64 // blocks of 100,000 tokens
+		layers       []Layer
+		page         uint64
+		block, layer int
+		groups       int
+		request      uint64 // blocks of 100,000 tokens
 	}{
-		"full attention alone": {repeat(full, 10), sheet{2048 * 16, 16, 10, 1}, 6250},
-		"as many sliding as full": {append(repeat(full, 10), repeat(sliding, 10)...), sheet{2048 * 16, 16, 10, 2},
-			6250 + 192 + 1}, // ⌈(1023 + 2048) ÷ 16⌉ = 192
-		"five times as many":  {append(repeat(full, 4), repeat(sliding, 20)...), sheet{2048 * 16, 16, 4, 6}, 6250 + 5*193},
-		"few more are padded": {append(repeat(full, 10), repeat(sliding, 11)...), sheet{2048 * 16, 16, 11, 2}, 6250 + 193},
-		"a state stretches the block": {append(repeat(full, 10), repeat(state, 30)...), sheet{2 << 20, 1024, 10, 4},
-			98 + 3},
-		"states alone":          {repeat(state, 8), sheet{2 << 20, 16, 8, 1}, 1},
-		"layers without memory": {append(repeat(full, 10), repeat(Layer{}, 40)...), sheet{2048 * 16, 16, 10, 1}, 6250},
-		"chunked attention":     {repeat(Layer{Kind: ChunkedAttention, Window: 8192, HeadsKV: 2, KeyDim: 256, ValueDim: 256}, 4), sheet{2048 * 16, 16, 4, 1}, 640},
+		"full attention alone":        {repeat(full, 10), 2048 * 16, 16, 10, 1, 6250},
+		"as many sliding as full":     {append(repeat(full, 10), repeat(sliding, 10)...), 2048 * 16, 16, 10, 2, 6250 + 193}, // ⌈(1023 + 2048) ÷ 16⌉ + 1
+		"five times as many":          {append(repeat(full, 4), repeat(sliding, 20)...), 2048 * 16, 16, 4, 6, 6250 + 5*193},
+		"a few more are padded":       {append(repeat(full, 10), repeat(sliding, 14)...), 2048 * 16, 16, 14, 2, 6250 + 193},
+		"half as many more are not":   {append(repeat(full, 10), repeat(sliding, 15)...), 2048 * 16, 16, 10, 3, 6250 + 2*193},
+		"a state stretches the block": {append(repeat(full, 10), repeat(state, 30)...), 2 << 20, 1024, 10, 4, 98 + 3},
+		"states alone":                {repeat(state, 8), 2 << 20, 16, 8, 1, 1},
+		"layers without memory":       {append(repeat(full, 10), repeat(Layer{}, 40)...), 2048 * 16, 16, 10, 1, 6250},
+		"nothing remembers":           {repeat(Layer{}, 40), 0, 0, 0, 0, 0},
+		"two widths share a page":     {append(repeat(full, 10), repeat(wide, 5)...), (10*2048 + 5*4096) * 16, 16, 1, 1, 6250},
+		"chunked attention":           {repeat(Layer{Kind: ChunkedAttention, Window: 8192, HeadsKV: 2, KeyDim: 256, ValueDim: 256}, 4), 2048 * 16, 16, 4, 1, 640},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
 			o := Options{TensorParallel: 1, BlockSize: 16, Cache: Auto, MaxBatchedTokens: 2048}
-			gs := groups(tt.layers)
-			s := layout(gs, &o)
-			if s != tt.want {
-				t.Errorf("cache cut into %+v, want %+v", s, tt.want)
+			s := layout(tt.layers, &o)
+			if s.page != tt.page || s.block != tt.block || s.layers != tt.layer || s.groups() != tt.groups {
+				t.Errorf("pages of %d bytes for %d tokens in %d groups of %d layers, want %d, %d, %d and %d",
+					s.page, s.block, s.groups(), s.layers, tt.page, tt.block, tt.groups, tt.layer)
 			}
-			if got := s.request(gs, &o, 100_000); got != tt.request {
+			if got := s.request(&o, 100_000); got != tt.request {
 				t.Errorf("a request takes %d blocks, want %d", got, tt.request)
 			}
-			if n := s.longest(gs, &o, tt.request, 1<<20); s.request(gs, &o, n) > tt.request || n < 100_000 {
+			if n := s.longest(&o, tt.request, 1<<20); s.request(&o, n) > tt.request || n < 100_000 {
 				t.Errorf("%d blocks hold a sequence of %d tokens", tt.request, n)
 			}
 		})
@@ -283,11 +288,32 @@ func TestSharesOfTensorParallelism(t *testing.T) {
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
-			if got := m.share(&tt.t, &tt.o); got != tt.want {
+			if got := m.share(&tt.t, &tt.o, padRows); got != tt.want {
 				t.Errorf("%d bytes, want %d", got, tt.want)
 			}
 		})
 	}
+}
+
+func TestPaddingOfBothWidths(t *testing.T) {
+	m := gptOSS20B.model()
+	e := estimate(t, m, h100(), Options{})
+	// 24 layers of 32 experts, three matrices of 2880 × 2880 at 17 bytes per 32.
+	const stored, one, both = 2880 * 2880, 2880 * 3072, 3072 * 3072
+	if got, want := e.term("MXFP4 padding").High, uint64(24*32*3*(both-one)*17/32); got != want {
+		t.Errorf("padding of up to %d bytes, want %d", got, want)
+	}
+	if got, want := e.term("weights").Low, uint64(24*32*3*(one-stored)*17/32); got-want != bytes(m) {
+		t.Errorf("weights of %d bytes, want the %d stored and %d", got, bytes(m), want)
+	}
+}
+
+// bytes is what the tensors of m take as stored.
+func bytes(m Model) (n uint64) {
+	for _, t := range m.Tensors {
+		n += t.Bytes
+	}
+	return n
 }
 
 func TestPipelineStages(t *testing.T) {
