@@ -58,6 +58,8 @@ func File(first *gguf.File, more ...*gguf.File) *gguf_parser.GGUFFile {
 			}
 		}
 		start, padding := dataStart(f)
+		// A file of a vocabulary alone may end before the padding; the library's
+		// own reader makes that a size of almost 2^64.
 		model := gguf_parser.GGUFBytesScalar(max(f.Size-start, 0))
 		g.SplitPaddings = append(g.SplitPaddings, padding)
 		g.SplitTensorDataStartOffsets = append(g.SplitTensorDataStartOffsets, start)
