@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"regexp"
 	"sort"
+	"strconv"
 	"strings"
 
 	"weigh/estimate/hw"
@@ -91,11 +92,19 @@ func rulesOf(d hw.Device, n int) (sched.Device, error) {
 	case hw.CUDA, "":
 		return sched.CUDA(n, 100*d.ComputeCapability.Major+10*d.ComputeCapability.Minor, sched.CUDAOptions{Integrated: d.Unified}), nil
 	case hw.ROCm:
-		var gfx int
-		fmt.Sscanf(strings.TrimPrefix(d.Arch, "gfx"), "%x", &gfx)
-		return sched.ROCm(n, gfx, sched.CUDAOptions{Integrated: d.Unified}), nil
+		gfx, _ := strconv.ParseUint(strings.TrimPrefix(d.Arch, "gfx"), 16, 16)
+		return sched.ROCm(n, int(gfx), sched.CUDAOptions{Integrated: d.Unified}), nil
+	case hw.Vulkan:
+		limits := sched.DiscreteVulkan()
+		if strings.Contains(d.Name, "llvmpipe") {
+			limits = sched.Lavapipe()
+		}
+		limits.Integrated = d.Unified
+		return sched.Vulkan(n, limits), nil
+	case hw.Metal:
+		return sched.Metal(sched.MetalOptions{Private: !d.Unified}), nil
 	}
-	return sched.Device{}, refuse("--backend", "the buffer rules of %q are not known", d.Backend)
+	return sched.Device{}, refuse("--backend", "the buffer rules of %q are not known: cuda, rocm, vulkan and metal are", d.Backend)
 }
 
 // place decides where everything is.
@@ -295,10 +304,13 @@ func (p *placement) weights() error {
 
 // skipped reports whether the tensor is not loaded.
 func (p *placement) skipped(name string, il int) bool {
-	if p.row.Skip != nil {
-		return p.row.Skip(p.m, name, il, p.o.MTP)
+	if p.row.Skip != nil && p.row.Skip(p.m, name, il, p.o.MTP) {
+		return true
 	}
-	return p.m.NLayerNext > 0 && p.m.RouterLayer < 0 && il >= p.m.NLayer() && !p.o.MTP
+	if p.m.NLayerNext == 0 || p.m.RouterLayer >= 0 || il < p.m.NLayer() {
+		return false
+	}
+	return p.row.NextN == arch.NextNNever || p.row.NextN == arch.NextNMTP && !p.o.MTP
 }
 
 // ropeFactors places the frequency factors that all layers share: one copy in

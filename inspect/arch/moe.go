@@ -9,7 +9,7 @@ import (
 var _ = register(
 	&Arch{Name: "arctic", Rope: model.RopeNorm, Build: arctic, Source: "src/models/arctic.cpp@v0.5.0"},
 	&Arch{Name: "dbrx", Rope: model.RopeNeoX, Load: loadClamp, Build: wiring{layer: true, noBiasO: true, ffnNorm: "attn_output_norm"}.model, Source: "src/models/dbrx.cpp@v0.5.0"},
-	&Arch{Name: "grok", Rope: model.RopeNeoX, Quirk: Quirk{ScoreTanh: true}, Load: loadGrok, Build: grok, Source: "src/models/grok.cpp@v0.5.0"},
+	&Arch{Name: "grok", Rope: model.RopeNeoX, NoFlash: true, Quirk: Quirk{ScoreTanh: true}, Load: loadGrok, Build: grok, Source: "src/models/grok.cpp@v0.5.0"},
 	&Arch{Name: "deepseek", Rope: model.RopeNorm, Load: loadMoE(model.GatingSoftmax), Build: wiring{factors: true, ffn: sharedExperts(routing{rawW: true})}.model, Source: "src/models/deepseek.cpp@v0.5.0"},
 	&Arch{Name: "dots1", Rope: model.RopeNeoX, Load: loadMoE(model.GatingNone), Build: wiring{qkNorm: qkBefore, ffn: sharedExperts(routing{})}.model, Source: "src/models/dots1.cpp@v0.5.0"},
 	&Arch{Name: "ernie4_5", Rope: model.RopeNorm, Build: wiring{noBiasO: true}.model, Source: "src/models/ernie4-5.cpp@v0.5.0"},
