@@ -256,7 +256,7 @@ func nearest(k string) []string {
 	for _, c := range catalogue().cards {
 		ck := key(c.Name)
 		d := editDistance(k, ck)
-		if k != "" && (strings.Contains(ck, k) || strings.Contains(k, ck)) {
+		if k != "" && (strings.Contains(ck, k) || len(ck) > 4 && strings.Contains(k, ck)) {
 			d = min(d, 1) // a word too few or too many
 		}
 		if d <= len(k)/2 {

@@ -3,6 +3,7 @@ package hw
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"math/bits"
 	"strconv"
 	"strings"
@@ -49,8 +50,10 @@ func ParseSpec(spec string) ([]Device, error) {
 	}
 	devices := make([]Device, count)
 	for i := range devices {
+		total, free := *d.MemoryTotal, *d.MemoryFree
 		devices[i] = d
-		devices[i].Index = i
+		devices[i].Index, devices[i].MemoryTotal, devices[i].MemoryFree = i, &total, &free
+		devices[i].Source = maps.Clone(d.Source)
 	}
 	return devices, nil
 }

@@ -46,6 +46,9 @@ func (s Source) amd(host hw.Host) ([]hw.Device, []Finding) {
 		fill(&d, value(d.MemoryTotal))
 		devices = append(devices, d)
 	}
+	if len(devices) > 0 {
+		findings = append(findings, Finding{Severity: OK, Subject: "amd", Message: fmt.Sprintf("amdgpu shows %d device(s), ROCm's kernel driver %d", len(devices), len(nodes))})
+	}
 	if _, set := s.Env("HSA_OVERRIDE_GFX_VERSION"); set && len(devices) > 0 {
 		findings = append(findings, Finding{Severity: Info, Subject: "amd", Message: "HSA_OVERRIDE_GFX_VERSION is set: ROCm takes the device for another than sysfs says"})
 	}

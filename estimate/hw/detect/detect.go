@@ -28,6 +28,7 @@ const probeLimit = 10 * time.Second
 
 // Severities of a Finding.
 const (
+	OK      = "ok" // it answered
 	Info    = "info"
 	Warning = "warning"
 	Error   = "error"
@@ -36,7 +37,7 @@ const (
 // A Finding is what detection has to say beside the figures: a driver that does
 // not answer, a value it did not believe, a setting that changes the numbers.
 type Finding struct {
-	Severity string   `json:"severity"` // Info, Warning or Error
+	Severity string   `json:"severity"` // OK, Info, Warning or Error
 	Subject  string   `json:"subject"`  // "nvidia", "amd", "intel", "apple", "host", "rpc"
 	Message  string   `json:"message"`
 	Tried    []string `json:"tried,omitempty"` // what was asked, and what it answered
@@ -72,7 +73,8 @@ func Local() Source {
 	if dir := os.Getenv("WEIGH_SYSROOT"); dir != "" {
 		s.OS, s.Root = "linux", os.DirFS(dir)
 	}
-	if self, err := os.Executable(); err == nil {
+	probing := len(os.Args) > 1 && os.Args[1] == ProbeCommand // a program that does not know the command must not start itself again
+	if self, err := os.Executable(); err == nil && !probing {
 		s.Probe = []string{self, ProbeCommand}
 	}
 	return s

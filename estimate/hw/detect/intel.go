@@ -1,6 +1,7 @@
 package detect
 
 import (
+	"cmp"
 	"fmt"
 	"io/fs"
 	"strings"
@@ -46,6 +47,7 @@ func (s Source) intel(host hw.Host) ([]hw.Device, []Finding) {
 		}
 		fill(&d, own)
 		devices = append(devices, d)
+		findings = append(findings, Finding{Severity: OK, Subject: "intel", Message: fmt.Sprintf("%s answers through %s", d.Name, cmp.Or(c.driver, "sysfs"))})
 	}
 	return devices, findings
 }

@@ -170,6 +170,13 @@ func (r nvidiaReport) devices(s Source, host hw.Host) ([]hw.Device, []Finding) {
 		say(severity, r.Problem, r.Hint, r.Tried...)
 		return nil, findings
 	}
+	if r.Way != "" {
+		message := fmt.Sprintf("NVIDIA driver %s answers through %s", r.Driver, r.Way)
+		if r.CUDA != "" {
+			message += ", for CUDA up to " + r.CUDA
+		}
+		say(OK, message, "", r.Tried...)
+	}
 	var devices []hw.Device
 	for i, gpu := range r.GPUs {
 		if why, ok := gpu.Unknown["device"]; ok {
