@@ -6,11 +6,13 @@ import (
 	"compress/gzip"
 	"encoding/json"
 	"fmt"
+	"io"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
+
+	"github.com/ulikunitz/xz"
 
 	"weigh/estimate"
 	"weigh/estimate/hw"
@@ -267,9 +269,9 @@ func (t *truth) load(name string) (*model.Model, error) {
 		if _, err := os.Stat(path); err != nil {
 			continue
 		}
-		header, err := exec.Command("xz", "-dc", path).Output()
+		header, err := unpack(path)
 		if err != nil {
-			return nil, fmt.Errorf("xz %s: %w", path, err)
+			return nil, fmt.Errorf("%s: %w", path, err)
 		}
 		size, err := t.fileSize(folder, name)
 		if err != nil {
@@ -286,6 +288,19 @@ func (t *truth) load(name string) (*model.Model, error) {
 		return arch.Load(src)
 	}
 	return nil, fmt.Errorf("no header of %s in %s", name, t.dir)
+}
+
+func unpack(path string) ([]byte, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	z, err := xz.NewReader(bufio.NewReader(f))
+	if err != nil {
+		return nil, err
+	}
+	return io.ReadAll(z)
 }
 
 var indexes sync.Map
