@@ -20,9 +20,21 @@ type wiring struct {
 	postFFN func(b *Builder, cur *graph.Tensor, il int) *graph.Tensor           // applied to the layer's output
 	embd    func(b *Builder, cur *graph.Tensor) *graph.Tensor                   // applied to the embeddings
 	qk      func(b *Builder, q, k *graph.Tensor, il int) (qn, kn *graph.Tensor) // norms of queries and keys that qkNorm cannot say
+	heads   func(b *Builder) int                                                // width of a head; nil: the values'
+	sinks   bool                                                                // attention has sinks
+	rows    rowsAt                                                              // where the rows of outputs are picked
 	preAttn func(b *Builder, q *graph.Tensor, il int) *graph.Tensor             // applied to the queries last
 	scaleQ  func(b *Builder) *graph.Tensor                                      // scales the rotated queries; nil or a nil tensor: nothing
 }
+
+// rowsAt says where the rows that outputs are wanted of are picked.
+type rowsAt uint8
+
+const (
+	rowsLastLayer  rowsAt = iota // in the trunk's last layer, after attention
+	rowsBeforeNorm               // after the trunk
+	rowsAfterNorm                // after its norm
+)
 
 // qkNorm says where queries and keys are normed.
 type qkNorm uint8
@@ -41,6 +53,9 @@ func (b *Builder) decoder(w wiring) *graph.Tensor {
 	}
 	if w.attend == nil {
 		w.attend = (*Builder).cachedKV
+	}
+	if w.heads == nil {
+		w.heads = func(b *Builder) int { return b.NEmbdHeadV(0) }
 	}
 	if w.ffnNorm == "" {
 		w.ffnNorm = "ffn_norm"
@@ -63,7 +78,7 @@ func (b *Builder) decoder(w wiring) *graph.Tensor {
 		inpSA := inpL
 		cur := b.LayerNorm(inpL, "attn_norm", typ, il)
 		b.Name(cur, "attn_norm", il)
-		q, k, v := b.QKV(cur, b.NEmbdHeadV(0), b.NHead(0), b.NHeadKV(0), il)
+		q, k, v := b.QKV(cur, w.heads(b), b.NHead(0), b.NHeadKV(0), il)
 		if w.qkNorm == qkBefore {
 			q, k = b.LayerNorm(q, "attn_q_norm", typ, il), b.LayerNorm(k, "attn_k_norm", typ, il)
 		}
@@ -93,9 +108,14 @@ func (b *Builder) decoder(w wiring) *graph.Tensor {
 		if w.noBiasO {
 			a.WOB = nil
 		}
+		if w.sinks {
+			a.Sinks = b.W(il, "attn_sinks.weight")
+		}
 		cur = attn(a, il)
 		b.Name(cur, "attn_out", il)
-		b.LastRows(il, outIDs, &cur, &inpSA)
+		if w.rows == rowsLastLayer {
+			b.LastRows(il, outIDs, &cur, &inpSA)
+		}
 		ffnInp := b.Add(cur, inpSA)
 		b.Name(ffnInp, "ffn_inp", il)
 		cur = b.LayerNorm(ffnInp, w.ffnNorm, typ, il)
@@ -110,7 +130,24 @@ func (b *Builder) decoder(w wiring) *graph.Tensor {
 		}
 		inpL = cur
 	}
-	return b.LayerNormOut(inpL, typ)
+	return b.trunkOut(inpL, outIDs, w.rows, typ)
+}
+
+// trunkOut norms the trunk's output and picks its rows on the way.
+func (b *Builder) trunkOut(cur, outIDs *graph.Tensor, rows rowsAt, typ NormType) *graph.Tensor {
+	if rows == rowsBeforeNorm {
+		cur = b.GetRows(cur, outIDs)
+	}
+	if rows != rowsLastLayer {
+		b.HNextN(cur)
+	}
+	cur = b.LayerNormOut(cur, typ)
+	if rows == rowsAfterNorm {
+		b.HNextN(cur)
+		cur = b.GetRows(cur, outIDs)
+		b.Embd(cur)
+	}
+	return cur
 }
 
 // scaledHead is lmHead with the logits scaled where the model says so.
@@ -141,6 +178,9 @@ func (b *Builder) lmHead(cur *graph.Tensor) {
 
 // model builds a decoder with its output matrix.
 func (w wiring) model(b *Builder) { b.lmHead(b.decoder(w)) }
+
+// headsRot are heads as wide as what is rotated of them.
+func headsRot(b *Builder) int { return b.NRot(0) }
 
 // always leaves every layer without rotary positions.
 func always(*Builder, int) bool { return true }

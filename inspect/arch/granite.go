@@ -1,6 +1,7 @@
 package arch
 
 import (
+	"weigh/formats"
 	"weigh/inspect/graph"
 	"weigh/inspect/model"
 )
@@ -9,6 +10,8 @@ import (
 var _ = register(
 	&Arch{Name: "granite", Rope: model.RopeNorm, Load: loadGranite, Build: granite, Source: "src/models/granite.cpp@v0.5.0"},
 	&Arch{Name: "granitemoe", Rope: model.RopeNorm, Load: loadGraniteMoE, Build: granite, Source: "src/models/granite-moe.cpp@v0.5.0"},
+	&Arch{Name: "granite_swa", Rope: model.RopeNorm, Load: loadGraniteSWA, Build: granite, Source: "src/models/granite-swa.cpp@v0.5.0"},
+	&Arch{Name: "graniteswitch", Rope: model.RopeNorm, NextN: NextNKeep, Load: loadGraniteSwitch, Build: graniteSwitch, Source: "src/models/granite-switch.cpp@v0.5.0"},
 	&Arch{Name: "minicpm", Rope: model.RopeNorm, Load: loadMiniCPM, Build: granite, Source: "src/models/minicpm.cpp@v0.5.0"},
 )
 
@@ -21,6 +24,22 @@ func loadGraniteMoE(k *Keys, h *model.HParams) {
 
 func loadGranite(k *Keys, h *model.HParams) {
 	loadGraniteMoE(k, h)
+	k.deepstackMap(h)
+	k.noRopeUnlessFinetuned(h, true)
+}
+
+func loadGraniteSWA(k *Keys, h *model.HParams) {
+	loadGraniteMoE(k, h)
+	k.window(h, "attention.sliding_window")
+	k.windowPattern(h)
+	k.deepstackMap(h)
+	for i, on := range k.PerLayer("attention.rope_pattern", h.NLayerAll, 1) {
+		h.Layers[i].NoRope = on == 0
+	}
+}
+
+// deepstackMap reads which layers take in which of the image embeddings.
+func (k *Keys) deepstackMap(h *model.HParams) {
 	seen := map[int]bool{}
 	for i, v := range k.Ints("deepstack_mapping") {
 		if i >= len(h.Layers) {
@@ -37,7 +56,6 @@ func loadGranite(k *Keys, h *model.HParams) {
 			k.fail("deepstack_mapping", "input %d of %d", v, len(seen))
 		}
 	}
-	k.noRopeUnlessFinetuned(h, true)
 }
 
 func loadMiniCPM(k *Keys, h *model.HParams) {
@@ -59,7 +77,7 @@ func (k *Keys) noRopeUnlessFinetuned(h *model.HParams, def bool) {
 func granite(b *Builder) {
 	inpL := b.InpEmbd()
 	pos := b.InpPos()
-	attn := b.cachedKV()
+	attn := b.attendKV()
 	outIDs := b.InpOutIDs()
 	for il := range b.NLayer() {
 		if at := b.Layers[il].Deepstack; il > 0 && at >= 0 {
@@ -83,7 +101,7 @@ func (b *Builder) graniteAttn(cur, pos *graph.Tensor, attn attend, il int) *grap
 		f := b.RopeFactors(il)
 		q, k = b.Rot(q, pos, f, b.NRot(0)), b.Rot(k, pos, f, b.NRot(0))
 	}
-	return attn(Attn{Q: q, K: k, V: v}.WithOut(b, il), il)
+	return attn(Attn{Q: q, K: k, V: v, Sinks: b.W(il, "attn_sinks.weight")}.WithOut(b, il), il)
 }
 
 // graniteFFN is the rest of layer il, with scaled residuals.
@@ -97,9 +115,14 @@ func (b *Builder) graniteFFN(cur, inpSA *graph.Tensor, il int) *graph.Tensor {
 		in := cur
 		m := b.LayerMoE(il, ActSiLU)
 		m.UpS, m.GateS, m.DownS = nil, nil, nil
+		m.GateUp = b.W(il, "ffn_gate_up_exps.weight")
 		cur = b.Experts(in, m, il)
 		if b.NFFShexp > 0 {
-			cur = b.Add(cur, b.FeedForward(in, b.LayerFFN(il, "_shexp", ActSiLU), il))
+			f := b.LayerFFN(il, "_shexp", ActSiLU)
+			if f.Gate == nil {
+				f.Act, f.Seq = ActSwiGLU, true
+			}
+			cur = b.Add(cur, b.FeedForward(in, f, il))
 		}
 	}
 	cur = b.Add(b.residual(cur), ffnInp)
@@ -114,4 +137,91 @@ func (b *Builder) residual(cur *graph.Tensor) *graph.Tensor {
 		return cur
 	}
 	return b.Scale(cur)
+}
+
+// loadGraniteSwitch adds one layer whose single head carries which adapter a
+// token runs with.
+func loadGraniteSwitch(k *Keys, h *model.HParams) {
+	loadGraniteMoE(k, h)
+	k.noRopeUnlessFinetuned(h, true)
+	k.Need("adapters.count")
+	n := h.NLayer()
+	if n >= MaxLayers {
+		k.fail("block_count", "%d layers leave no room for the router's", n)
+		return
+	}
+	h.Layers = append(h.Layers[:n:n], model.Layer{NHead: 1, NHeadKV: 1, NoRope: true, Deepstack: -1})
+	h.RouterLayer, h.NLayerAll, h.NLayerNext = n, n+1, 1
+}
+
+// graniteSwitch adds a low-rank update to every product, chosen token by token.
+func graniteSwitch(b *Builder) {
+	n := int64(b.NTokens)
+	tokens := b.InputT("sub_tokens", formats.I32, n)
+	keySig, valSig, query := b.InputT("router_ksig", formats.F32, n), b.InputT("router_vval", formats.F32, n), b.InputT("router_q", formats.F32, n)
+	inpL := b.GetRows(b.TokEmbd(), tokens)
+	if b.EmbeddingScale != 0 {
+		inpL = b.Scale(inpL)
+	}
+	b.Name(inpL, "embd", -1)
+	pos := b.InpPos()
+	attn := b.cachedKV()
+	lane := func(t *graph.Tensor) *graph.Tensor {
+		return b.Pad(b.Reshape3D(t, 1, 1, n), b.NEmbdHeadV(0)-1, 0, 0, 0)
+	}
+	q, k, v := lane(query), lane(keySig), lane(valSig)
+	routed := attn(Attn{Q: q, K: k, V: v}, b.RouterLayer)
+	slot := b.Cont(b.View2D(routed, 1, n, routed.Nb[1], 0))
+	ids := b.Cast(b.Round(b.Clamp(b.Reshape1D(slot, n))), formats.I32)
+	outIDs := b.InpOutIDs()
+	for il := range b.NLayer() {
+		inpSA := inpL
+		cur := b.LayerNorm(inpL, "attn_norm", NormRMS, il)
+		cur = b.switchAttn(cur, pos, ids, attn, il)
+		if il == b.NLayer()-1 {
+			b.LastRows(il, outIDs, &cur, &inpSA)
+			ids = b.GetRows(b.Reshape2D(ids, 1, ids.Ne[0]), outIDs)
+			ids = b.Reshape1D(ids, outIDs.Ne[0])
+		}
+		ffnInp := b.Add(b.residual(cur), inpSA)
+		cur = b.LayerNorm(ffnInp, "ffn_norm", NormRMS, il)
+		gate := b.switchedMM(il, "ffn_gate", cur, ids)
+		up := b.switchedMM(il, "ffn_up", cur, ids)
+		cur = b.switchedMM(il, "ffn_down", b.Mul(b.SiLU(gate), up), ids)
+		inpL = b.CVec(b.Add(b.residual(cur), ffnInp), il)
+		b.Name(inpL, "l_out", il)
+	}
+	b.Logits(b.Scale(b.MM(b.OutputW(), b.LayerNormOut(inpL, NormRMS), b.T("output.scale"))))
+}
+
+func (b *Builder) switchAttn(cur, pos, ids *graph.Tensor, attn attend, il int) *graph.Tensor {
+	d, nq, nk, n := int64(b.NEmbdHeadV(0)), int64(b.NHead(il)), int64(b.NHeadKV(il)), int64(b.NTokens)
+	qkv := b.MulMat(b.W(il, "attn_qkv.weight"), cur)
+	part := func(heads, at int64) *graph.Tensor {
+		return b.Cont(b.View2D(qkv, d*heads, qkv.Ne[1], qkv.Nb[1], uint64(at*d)*qkv.Nb[0]))
+	}
+	q, k, v := part(nq, 0), part(nk, nq), part(nk, nq+nk)
+	q = b.Add(q, b.switchedDelta(il, "attn_q", cur, ids))
+	k = b.Add(k, b.switchedDelta(il, "attn_k", cur, ids))
+	v = b.Add(v, b.switchedDelta(il, "attn_v", cur, ids))
+	q, k, v = b.Reshape3D(q, d, nq, n), b.Reshape3D(k, d, nk, n), b.Reshape3D(v, d, nk, n)
+	if !b.Layers[il].NoRope {
+		f := b.RopeFactors(il)
+		q, k = b.Rot(q, pos, f, b.NRot(0)), b.Rot(k, pos, f, b.NRot(0))
+	}
+	return b.switchedMM(il, "attn_output", attn(Attn{Q: q, K: k, V: v}, il), ids)
+}
+
+// switchedDelta is the chosen adapter's low-rank product.
+func (b *Builder) switchedDelta(il int, name string, cur, ids *graph.Tensor) *graph.Tensor {
+	n := cur.Ne[1]
+	x := b.Reshape3D(cur, cur.Ne[0], 1, n)
+	i := b.Reshape2D(ids, 1, n)
+	d := b.MulMatID(b.W(il, name+".lora_b"), b.MulMatID(b.W(il, name+".lora_a"), x, i), i)
+	return b.Reshape2D(d, d.Ne[0], n)
+}
+
+func (b *Builder) switchedMM(il int, name string, cur, ids *graph.Tensor) *graph.Tensor {
+	base := b.MulMat(b.W(il, name+".weight"), cur)
+	return b.Add(base, b.switchedDelta(il, name, cur, ids))
 }

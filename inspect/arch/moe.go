@@ -69,6 +69,9 @@ func sharedExperts(r routing) func(*Builder, *graph.Tensor, int) *graph.Tensor {
 func (b *Builder) routed(il int, r routing) MoE {
 	m := b.LayerMoE(il, ActSiLU)
 	m.ProbsB = b.W(il, "exp_probs_b.bias")
+	if m.ProbsB == nil {
+		m.ProbsB = b.W(il, "exp_probs_b") // hy_v3 has no suffix
+	}
 	m.NormW = r.normW || !r.rawW && b.ExpertWeightsNorm
 	m.Gating = b.ExpertGating
 	return m

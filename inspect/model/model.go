@@ -143,6 +143,7 @@ type HParams struct {
 	AttnTempLength                                int
 	CausalAttn, UseAlibi, UseKQNorm, UseParRes    bool
 	SwinNorm, NormBeforeResidual, NormBeforeFC    bool
+	NormLayer                                     bool // layer norms where the family has RMS norms
 	NClsOut                                       int
 	NEmbdInpImpl, NEmbdInpEncImpl, NEmbdOutImpl   int
 	NMoELayerStep, NNoRopeLayerStep               int
