@@ -347,3 +347,44 @@ func FromMistral(params Object) Object {
 	}
 	return o
 }
+
+// CountTokens returns how many tokens the tokenizer.json of size bytes in src
+// lists, the added ones included; 0 when it cannot be followed. It keeps
+// nothing of the file.
+func CountTokens(src io.ReaderAt, size int64) (n int) {
+	s := jsonscan.New(src, 0, size, "tokenizer.json", "JSON")
+	s.Budget = 1 << 40 // spent on keys that are dropped at once
+	count := func() {
+		switch s.Kind() {
+		case jsonscan.Object:
+			s.Object(func(string, int64) { n++; s.Skip() })
+		case jsonscan.Array:
+			s.Array(func(int) { n++; s.Skip() })
+		default:
+			s.Skip()
+		}
+	}
+	if s.Kind() != jsonscan.Object {
+		return 0
+	}
+	s.Object(func(key string, _ int64) {
+		switch {
+		case key == "added_tokens":
+			count()
+		case key == "model" && s.Kind() == jsonscan.Object:
+			s.Object(func(key string, _ int64) {
+				if key == "vocab" {
+					count()
+					return
+				}
+				s.Skip()
+			})
+		default:
+			s.Skip()
+		}
+	})
+	if s.Err() != nil {
+		return 0
+	}
+	return n
+}

@@ -1,0 +1,675 @@
+// Package hf reads Hugging Face folders, single safetensors files, adapters and
+// diffusion pipelines. A language model becomes the GGUF that llama.cpp's
+// converter would make of it; beside that the package says what the files
+// themselves hold. It reads headers and small files, no weights.
+package hf
+
+import (
+	"cmp"
+	_ "embed"
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+
+	"weigh/formats"
+	"weigh/formats/hfconfig"
+	"weigh/formats/safetensors"
+	"weigh/inspect/model"
+)
+
+// ErrNoModel is the error for a folder without anything this package reads.
+var ErrNoModel = errors.New("no config.json and no safetensors file")
+
+// A Model is what a folder or a file says of itself.
+type Model struct {
+	Path    string // as given
+	Class   string // the first of config.json's "architectures"
+	Type    string // "model_type"
+	Files   []File // with weights, in the order they are read
+	LeftOut []string
+
+	Weights        []Weight // the parameters, packed ones put together
+	Params         uint64   // sum over Weights; stored twice counts twice
+	Bytes          uint64   // of all stored tensors, scales and buffers included
+	StoredElements uint64   // product of stored shapes, summed: what counting packed elements as parameters gives
+	StoredTensors  int
+	BitsPerWeight  float64 // 8·Bytes / Params; 0 without weights
+
+	Quant      *Quant // nil for plain weights
+	TieFlag    *bool  // "tie_word_embeddings"; nil when absent
+	Tied       bool   // the head is the embedding: no tensor of its own is stored, or the flag makes the stored one superfluous
+	Adapter    *Adapter
+	Components []Component // parts of a pipeline or of a checkpoint with several models
+
+	// Source is the GGUF that the folder would become; nil when llama.cpp has
+	// no architecture for it. Its tensors are empty without weights.
+	Source *model.Source
+	// Arch is general.architecture, "" without Source.
+	Arch string
+	// Refused says why llama.cpp's converter would not convert the weights, ""
+	// when it would. Source then stands for the same model unpacked.
+	Refused string
+
+	Config   hfconfig.Object
+	Problems []formats.Problem // what is odd but not fatal
+	Notes    []string          // for people, in order of importance
+}
+
+// A File is one file of weights.
+type File struct {
+	Name        string // relative to the folder
+	Bytes       int64
+	HeaderBytes int64
+	Tensors     []safetensors.Tensor
+	Metadata    map[string]string
+}
+
+// A Quant is how a folder's weights are packed.
+type Quant struct {
+	Method        string   // the configuration's, or what the tensors show
+	Format        string   // a variant of the method
+	Bits          int      // per packed weight; 0 when they differ or are not said
+	Group         int      // weights per scale; 0 unknown, -1 a whole row
+	Weights       int      // packed weights
+	Params        uint64   // packed parameters
+	Bytes         uint64   // of the packed weights with their scales
+	BitsPerWeight float64  // 8·Bytes / Params
+	Plain         []string // names of the matrices left unpacked, in order, at most 20
+	PlainParams   uint64   // parameters left unpacked
+	PlainBytes    uint64
+}
+
+// A Component is one of several models in a folder or a file.
+type Component struct {
+	Name    string
+	Class   string // its class, where the pipeline names one
+	Tensors int
+	Params  uint64
+	Bytes   uint64
+}
+
+// Open reads the model at path: a folder, a safetensors file or the index of
+// sharded ones. A file that is a shard stands for its whole model.
+func Open(path string) (*Model, error) {
+	m, err := open(path)
+	if err != nil {
+		return nil, err
+	}
+	for i := range m.Problems {
+		if p := &m.Problems[i]; p.Severity == formats.SeverityError {
+			return nil, fmt.Errorf("%s: %s: %s", path, p.Field, p.Message)
+		}
+	}
+	return m, nil
+}
+
+// Check lists every fault of the model at path: of the files' headers, whose
+// names it puts before the field, and between the files.
+func Check(path string) ([]formats.Problem, error) {
+	f, err := gather(path)
+	if err != nil {
+		return nil, err
+	}
+	var problems []formats.Problem
+	for _, name := range f.weights {
+		file, size, err := openFile(f.at(name))
+		if err != nil {
+			if errors.Is(err, fs.ErrNotExist) {
+				continue // reported as a missing shard below
+			}
+			return nil, err
+		}
+		found, err := safetensors.Check(file, size)
+		file.Close()
+		if err != nil {
+			return nil, err
+		}
+		for _, p := range found {
+			p.Field = name + ": " + p.Field
+			problems = append(problems, p)
+		}
+	}
+	if err := f.read(); err == nil {
+		problems = append(problems, f.problems...)
+	}
+	return problems, nil
+}
+
+func open(path string) (*Model, error) {
+	f, err := gather(path)
+	if err != nil {
+		return nil, err
+	}
+	if f.pipeline != nil {
+		return openPipeline(path, f)
+	}
+	if err := f.read(); err != nil {
+		return nil, err
+	}
+	return f.model(path)
+}
+
+// A folder is what was found at a path.
+type folder struct {
+	dir      string
+	names    []string // files in dir
+	index    *safetensors.Index
+	weights  []string // files of weights
+	leftOut  []string
+	alone    bool // a single file outside its folder's model
+	mistral  bool // params.json stands for config.json
+	pipeline hfconfig.Object
+
+	config, quantize, modelopt, adapter hfconfig.Object
+
+	files    []File
+	problems []formats.Problem
+	notes    []string
+}
+
+func (f *folder) at(name string) string { return filepath.Join(f.dir, filepath.FromSlash(name)) }
+
+func (f *folder) has(name string) bool { return slices.Contains(f.names, name) }
+
+// openFile opens a regular file for reading.
+func openFile(path string) (*os.File, int64, error) {
+	file, err := os.Open(path)
+	if err != nil {
+		return nil, 0, err
+	}
+	info, err := file.Stat()
+	if err == nil && !info.Mode().IsRegular() {
+		err = fmt.Errorf("%s: not a regular file", path)
+	}
+	if err != nil {
+		file.Close()
+		return nil, 0, err
+	}
+	return file, info.Size(), nil
+}
+
+// json reads a side file; nil when there is none.
+func (f *folder) json(name string) (hfconfig.Object, error) {
+	if !f.has(name) {
+		return nil, nil
+	}
+	file, size, err := openFile(f.at(name))
+	if err != nil {
+		return nil, err
+	}
+	defer file.Close()
+	o, err := hfconfig.Read(file, size, name)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", f.at(name), err)
+	}
+	return o, nil
+}
+
+// gather finds which files make up the model at path and reads the small ones.
+func gather(path string) (*folder, error) {
+	info, err := os.Stat(path)
+	if err != nil {
+		return nil, err
+	}
+	f := &folder{dir: path}
+	file := ""
+	if !info.IsDir() {
+		f.dir, file = filepath.Split(path)
+		f.dir = cmp.Or(f.dir, ".")
+	}
+	entries, err := os.ReadDir(f.dir)
+	if err != nil {
+		return nil, err
+	}
+	for _, e := range entries {
+		if !e.IsDir() {
+			f.names = append(f.names, e.Name())
+		}
+	}
+	index, weights, werr := safetensors.Weights(f.names)
+	if strings.HasSuffix(file, ".index.json") {
+		index, weights, werr = file, nil, nil
+	}
+	if index != "" {
+		if err := f.readIndex(index); err != nil {
+			return nil, err
+		}
+		weights = f.index.Files()
+	}
+	if file != "" && !strings.HasSuffix(file, ".index.json") && !slices.Contains(weights, file) || werr != nil && file != "" {
+		f.alone, f.index = true, nil
+		_, weights, _ = safetensors.Weights(shardsOf(file, f.names))
+		werr = nil
+	}
+	if werr != nil {
+		return nil, fmt.Errorf("%s: %w", f.dir, werr)
+	}
+	f.weights = weights
+	for _, n := range f.names {
+		if strings.HasSuffix(n, ".safetensors") && !slices.Contains(weights, n) && !f.alone {
+			f.leftOut = append(f.leftOut, n)
+		}
+	}
+	for _, side := range []struct {
+		to   *hfconfig.Object
+		name string
+	}{
+		{&f.config, "config.json"}, {&f.quantize, "quantize_config.json"}, {&f.quantize, "quant_config.json"}, {&f.modelopt, "hf_quant_config.json"},
+		{&f.adapter, "adapter_config.json"}, {&f.pipeline, "model_index.json"},
+	} {
+		if f.alone && len(f.weights) > 0 && side.name != "config.json" {
+			break
+		}
+		if o, err := f.json(side.name); err != nil {
+			return nil, err
+		} else if o != nil {
+			*side.to = o
+		}
+	}
+	if f.alone && f.has("config.json") && len(f.leftOut) == 0 && !soleModel(f.names, f.weights) {
+		f.config = nil
+	}
+	if f.config == nil && f.has("params.json") {
+		o, err := f.json("params.json")
+		if err != nil {
+			return nil, err
+		}
+		f.config, f.mistral = hfconfig.FromMistral(o), true
+	}
+	if f.config == nil && f.adapter == nil && f.pipeline == nil && len(f.weights) == 0 {
+		for _, n := range f.names {
+			if strings.HasSuffix(n, ".bin") || strings.HasSuffix(n, ".pt") || strings.HasSuffix(n, ".pth") {
+				return nil, fmt.Errorf("%s: %w; %s is a pickle, which only running it can read: convert it to safetensors", path, ErrNoModel, n)
+			}
+		}
+		return nil, fmt.Errorf("%s: %w", path, ErrNoModel)
+	}
+	return f, nil
+}
+
+// soleModel reports whether the folder holds no other weights than these.
+func soleModel(names, weights []string) bool {
+	for _, n := range names {
+		if strings.HasSuffix(n, ".safetensors") && !slices.Contains(weights, n) {
+			return false
+		}
+	}
+	return true
+}
+
+// shardsOf returns the files that are shards of the same model as file.
+func shardsOf(file string, names []string) []string {
+	stem, _, ok := strings.Cut(file, "-of-")
+	if !ok || len(stem) < 6 {
+		return []string{file}
+	}
+	end := file[len(stem):]
+	var out []string
+	for _, n := range names {
+		if len(n) == len(file) && strings.HasPrefix(n, stem[:len(stem)-5]) && strings.HasSuffix(n, end) {
+			out = append(out, n)
+		}
+	}
+	return out
+}
+
+func (f *folder) readIndex(name string) error {
+	file, size, err := openFile(f.at(name))
+	if err != nil {
+		return err
+	}
+	defer file.Close()
+	if f.index, err = safetensors.ReadIndex(file, size); err != nil {
+		return fmt.Errorf("%s: %w", f.at(name), err)
+	}
+	return nil
+}
+
+// read reads the headers of the weights and compares them.
+func (f *folder) read() error {
+	read := map[string]*safetensors.File{}
+	for _, name := range f.weights {
+		file, size, err := openFile(f.at(name))
+		if errors.Is(err, fs.ErrNotExist) && f.index != nil {
+			continue // CheckShards says what is lost
+		}
+		if err != nil {
+			return err
+		}
+		h, err := safetensors.Read(file, size)
+		file.Close()
+		if err != nil {
+			return fmt.Errorf("%s: %w", f.at(name), err)
+		}
+		read[name] = h
+		f.files = append(f.files, File{Name: name, Bytes: size, HeaderBytes: h.HeaderBytes, Tensors: h.Tensors, Metadata: h.Metadata})
+		f.problems = append(f.problems, h.Problems...)
+	}
+	if f.index != nil {
+		f.problems = append(f.problems, f.index.Problems...)
+	}
+	f.problems = append(f.problems, safetensors.CheckShards(f.index, read)...)
+	return nil
+}
+
+// tensors returns every stored tensor once, by file and name, as the converter
+// reads them; of a name in two files the last counts.
+func (f *folder) tensors() []*stored {
+	var out []*stored
+	at := map[string]int{}
+	for i := range f.files {
+		file := &f.files[i]
+		list := slices.Clone(file.Tensors)
+		slices.SortFunc(list, func(a, b safetensors.Tensor) int { return cmp.Compare(a.Name, b.Name) })
+		for _, t := range list {
+			s := &stored{name: t.Name, typ: t.Type, shape: t.Shape, bytes: t.Bytes, read: func(limit int) []byte {
+				return f.contents(file.Name, t.Offset, t.Bytes, limit)
+			}}
+			if j, twice := at[t.Name]; twice {
+				out[j] = s
+				continue
+			}
+			at[t.Name] = len(out)
+			out = append(out, s)
+		}
+	}
+	return out
+}
+
+// contents reads the data of a small tensor, nil when that fails.
+func (f *folder) contents(name string, off int64, size uint64, limit int) []byte {
+	if size > uint64(limit) {
+		return nil
+	}
+	file, _, err := openFile(f.at(name))
+	if err != nil {
+		return nil
+	}
+	defer file.Close()
+	b := make([]byte, size)
+	if _, err := file.ReadAt(b, off); err != nil {
+		return nil
+	}
+	return b
+}
+
+// model puts the folder's facts together.
+func (f *folder) model(path string) (*Model, error) {
+	m := &Model{Path: path, Files: f.files, LeftOut: f.leftOut, Config: f.config, Problems: f.problems, Notes: f.notes}
+	all := f.tensors()
+	m.StoredTensors = len(all)
+	for _, t := range all {
+		m.Bytes += t.bytes
+		m.StoredElements += params(t.shape)
+	}
+	q := hfconfig.ReadQuantization(f.config, f.quantize, f.modelopt)
+	m.Weights = unpack(all, q)
+	for i := range m.Weights {
+		m.Params += m.Weights[i].Params
+	}
+	m.BitsPerWeight = perWeight(m.Bytes, m.Params)
+	m.Quant = quantOf(q, m.Weights)
+	if slices.ContainsFunc(m.Weights, func(w Weight) bool { return w.Guess }) {
+		m.Notes = append(m.Notes, "the packing of some weights does not tell their shape; parameters are what the bytes can hold")
+	}
+	if len(f.leftOut) > 0 {
+		m.Notes = append(m.Notes, fmt.Sprintf("%d safetensors files are not part of the model, among them %s", len(f.leftOut), f.leftOut[0]))
+	}
+	if m.Adapter = adapterOf(f, m.Weights); m.Adapter != nil {
+		return m, nil
+	}
+	m.Components = checkpointComponents(m.Weights)
+	if f.config != nil {
+		m.Class = cmp.Or(slices.Concat(f.config.Architectures(), []string{""})[0])
+		m.Type = f.config.String("model_type")
+	}
+	if v, ok := f.config.Text()["tie_word_embeddings"].(bool); ok {
+		m.TieFlag = &v
+	}
+	m.Tied = isTied(m)
+	m.Refused = refusal(q, m.Weights)
+	f.convert(m)
+	return m, nil
+}
+
+// perWeight returns bits per parameter.
+func perWeight(bytes, params uint64) float64 {
+	if params == 0 {
+		return 0
+	}
+	return 8 * float64(bytes) / float64(params)
+}
+
+// isTied reports whether the head's weights are the embedding's.
+func isTied(m *Model) bool {
+	head := false
+	for i := range m.Weights {
+		switch name := strings.TrimPrefix(m.Weights[i].Name, "model."); name {
+		case "lm_head.weight", "language_model.lm_head.weight", "embed_out.weight", "output.weight", "head.weight", "output_layer.weight", "transformer.output_layer.weight", "transformer.ff_out.weight":
+			head = true
+		}
+	}
+	if m.TieFlag != nil {
+		return *m.TieFlag
+	}
+	return len(m.Weights) > 0 && !head
+}
+
+// quantOf sums up the packed weights.
+func quantOf(q *hfconfig.Quantization, weights []Weight) *Quant {
+	out := &Quant{}
+	kinds := map[string]int{}
+	for i := range weights {
+		w := &weights[i]
+		if w.Packed == "" {
+			out.PlainParams += w.Params
+			out.PlainBytes += w.Bytes
+			if len(w.Shape) >= 2 && len(out.Plain) < 20 {
+				out.Plain = append(out.Plain, w.Name)
+			}
+			continue
+		}
+		kinds[w.Packed]++
+		out.Weights++
+		out.Params += w.Params
+		out.Bytes += w.Bytes
+	}
+	if q == nil && out.Weights == 0 {
+		return nil
+	}
+	out.BitsPerWeight = perWeight(out.Bytes, out.Params)
+	if q != nil {
+		out.Method, out.Format, out.Bits, out.Group = q.Method, q.Format, q.Bits, q.Group
+	}
+	if out.Method == "" {
+		names := slices.Sorted(maps.Keys(kinds))
+		slices.SortStableFunc(names, func(a, b string) int { return cmp.Compare(kinds[b], kinds[a]) })
+		out.Method = strings.Join(names, "+")
+	}
+	return out
+}
+
+// defaultsText has the values that a class of transformers gives to keys its
+// config.json leaves out, by model_type; the converter sees them through
+// AutoConfig.
+//
+// Source: transformers src/transformers/models/*/configuration_*.py.
+//
+//go:embed defaults.json
+var defaultsText []byte
+
+var classDefaults = sync.OnceValue(func() hfconfig.Object {
+	o, err := hfconfig.Parse(defaultsText, "defaults.json")
+	if err != nil {
+		panic(err)
+	}
+	return o
+})
+
+// maxBlocks bounds the layers that a configuration may claim.
+const maxBlocks = 4096
+
+// convert makes the GGUF of a language model.
+func (f *folder) convert(m *Model) {
+	class := m.Class
+	h := f.config.Text()
+	if f.mistral {
+		class = mistralClass
+		if h.Has("moe") {
+			class = mistralMoEClass
+		}
+	}
+	r := rowOf(class)
+	if r == nil {
+		if inner := f.config.Object("text_config").Architectures(); len(inner) > 0 {
+			class = inner[0]
+			r = rowOf(class)
+		}
+	}
+	if r == nil {
+		switch {
+		case f.config == nil:
+			f.shapesOnly(m)
+		case m.Class != "":
+			m.Notes = append(m.Notes, fmt.Sprintf("llama.cpp's converter does not know the class %.80q", m.Class))
+		default:
+			f.shapesOnly(m)
+		}
+		return
+	}
+	for _, typ := range []string{f.config.String("model_type"), f.config.Object("text_config", "llm_config").String("model_type")} {
+		h = classDefaults().Object(typ).Merge(h)
+	}
+	m.convertAs(class, h, f)
+}
+
+// convertAs makes the GGUF of a class with complete hyper-parameters.
+func (m *Model) convertAs(class string, h hfconfig.Object, f *folder) {
+	r := rowOf(class)
+	c := &converter{
+		row: r, class: class, arch: r.arch, h: h, meta: meta{}, stacks: map[string]*stack{}, scratch: map[string]int{}, weights: map[string]bool{}, out: formats.F16,
+	}
+	for i := range m.Weights {
+		c.weights[m.Weights[i].Name] = true
+	}
+	layers, ok := c.h.Int("n_layers", "num_hidden_layers", "n_layer", "num_layers", "num_transformer_layers")
+	if !ok {
+		layers = int64(countLayers(m.Weights))
+	}
+	if layers < 0 || layers > maxBlocks {
+		m.Notes = append(m.Notes, fmt.Sprintf("config.json claims %d layers; the figures of a GGUF are left out", layers))
+		return
+	}
+	c.layers, c.blocks = int(layers), int(layers)
+	c.rope = ropeParameters(c.h)
+	if f.has("tokenizer.json") && !f.has("tokenizer.model") {
+		c.scratch["tokens"] = f.countTokens()
+	}
+	if r.prepare != nil {
+		r.prepare(c)
+	}
+	if c.blocks > maxBlocks {
+		m.Notes = append(m.Notes, fmt.Sprintf("config.json claims %d layers; the figures of a GGUF are left out", c.blocks))
+		return
+	}
+	c.names = nameTables()[c.arch]
+	c.out = outType(m.Weights)
+	c.convert(toConvert(m))
+	c.meta["general.architecture"] = c.arch
+	if !r.own {
+		c.base()
+	}
+	c.apply(r.set)
+	if r.params != nil {
+		r.params(c)
+	}
+	c.finish(m)
+}
+
+// finish hands the GGUF over.
+func (c *converter) finish(m *Model) {
+	m.Arch = c.arch
+	if c.unknown > 1 {
+		c.note("%d tensors have no name in a GGUF; they are counted as they are", c.unknown)
+	}
+	vocabulary := c.int("vocab_size", "padded_vocab_size")
+	for i := range c.tensors {
+		if t := &c.tensors[i]; t.Name == "token_embd.weight" && len(t.Shape) == 2 {
+			if vocabulary == 0 || uint64(vocabulary) > t.Shape[1] || c.scratch["tokens"] > 0 && strings.HasPrefix(c.arch, "gemma3") {
+				vocabulary = int64(t.Shape[1])
+			}
+		}
+	}
+	if vocabulary > 0 {
+		c.meta["tokenizer.ggml.tokens"] = model.Len(vocabulary)
+	}
+	types := map[formats.DType]int64{formats.F32: 0, formats.F16: 1, formats.BF16: 32}
+	c.meta["general.file_type"] = types[c.out]
+	m.Source = &model.Source{Meta: c.meta, Tensors: c.tensors}
+	m.Notes = append(m.Notes, c.notes...)
+}
+
+// outType returns what matrices become under --outtype auto: the type of the
+// first that is BF16 or F16.
+//
+// Source: conversion/base.py@v0.5.0, ModelBase.__init__.
+func outType(weights []Weight) formats.DType {
+	for i := range weights {
+		if w := &weights[i]; len(w.Shape) >= 2 && (w.Type == formats.BF16 || w.Type == formats.F16) {
+			return w.Type
+		}
+	}
+	return formats.F16
+}
+
+// toConvert returns the weights as the converter takes them up: unpacked, but
+// for those that ggml packs in the same way.
+func toConvert(m *Model) []tensor {
+	out := make([]tensor, 0, len(m.Weights))
+	for i := range m.Weights {
+		w := &m.Weights[i]
+		t := tensor{name: w.Name, shape: w.Shape, stored: w.Type}
+		switch {
+		case w.Packed == "nvfp4" && len(w.Shape) > 0 && w.Shape[len(w.Shape)-1]%64 == 0:
+			t = t.forced(formats.NVFP4)
+		case w.Packed == "mxfp4" && len(w.Shape) > 0 && w.Shape[len(w.Shape)-1]%32 == 0:
+			t = t.forced(formats.MXFP4)
+		}
+		out = append(out, t)
+	}
+	return out
+}
+
+// countLayers returns one more than the highest layer number in the names.
+func countLayers(weights []Weight) int {
+	n := 0
+	for i := range weights {
+		for _, mark := range []string{"layers.", "h.", "blocks.", "layer.", "block."} {
+			name := weights[i].Name
+			at := strings.Index(name, mark)
+			if at < 0 || at > 0 && name[at-1] != '.' {
+				continue
+			}
+			if il := layerOf(strings.SplitN(name[at+len(mark):], ".", 2)[0]); il >= 0 && il < maxBlocks {
+				n = max(n, il+1)
+			}
+		}
+	}
+	return n
+}
+
+// countTokens returns the tokens of tokenizer.json, 0 when it cannot be read.
+func (f *folder) countTokens() int {
+	file, size, err := openFile(f.at("tokenizer.json"))
+	if err != nil {
+		return 0
+	}
+	defer file.Close()
+	return hfconfig.CountTokens(file, size)
+}

@@ -1,0 +1,448 @@
+package hf
+
+import (
+	"encoding/binary"
+	"fmt"
+	"math"
+	"slices"
+	"strconv"
+	"strings"
+
+	"weigh/formats"
+	"weigh/formats/hfconfig"
+)
+
+// A Weight is one parameter tensor as the model computes with it, put together
+// from the tensors that store it.
+type Weight struct {
+	Name   string        // of the parameter: "….weight" whatever its stored parts are called
+	Shape  []uint64      // logical, slowest dimension first
+	Params uint64        // product of Shape
+	Type   formats.DType // of the stored tensor that holds the values
+	Bytes  uint64        // of all stored parts: values, scales, zero points, indices
+	Packed string        // how the values are packed: "gptq", "nvfp4", …; "" for plain elements
+	Guess  bool          // the packing does not tell the shape; Params is what the bytes can hold
+}
+
+// A stored is a tensor as the files hold it.
+type stored struct {
+	name  string
+	typ   formats.DType
+	shape []uint64
+	bytes uint64
+	read  func(limit int) []byte // the contents, nil when larger than limit or unreadable
+}
+
+func (s *stored) dim(i int) uint64 { return tensor{shape: s.shape}.dim(i) }
+
+// params returns the product of a shape, 0 when it overflows.
+func params(shape []uint64) uint64 {
+	n, _ := formats.Elements(shape)
+	return n
+}
+
+// unpack puts the parameters together from what is stored, in the order of the
+// tensors that hold the values. It goes by the tensors' names, types and shapes;
+// the configuration's word is taken where these leave a choice.
+//
+// Source: the layouts that the writers' projects document: AutoGPTQ, AutoAWQ,
+// bitsandbytes, compressed-tensors, TensorRT Model Optimizer, DeepSeek, Mistral,
+// gpt-oss, ExLlamaV2 and V3, MLX, torchao, HQQ.
+func unpack(tensors []*stored, q *hfconfig.Quantization) []Weight {
+	u := &unpacker{byName: make(map[string]*stored, len(tensors)), used: map[string]bool{}, q: q}
+	if u.q == nil {
+		u.q = &hfconfig.Quantization{}
+	}
+	for _, t := range tensors {
+		u.byName[t.name] = t
+	}
+	// Parts are claimed before plain tensors are listed, so that a part that
+	// comes first does not count as a parameter.
+	found := map[string]Weight{}
+	for _, t := range tensors {
+		if !u.used[t.name] {
+			if w, ok := u.group(t); ok {
+				found[t.name] = w
+			}
+		}
+	}
+	var out []Weight
+	for _, t := range tensors {
+		if w, ok := found[t.name]; ok {
+			out = append(out, w)
+		} else if !u.used[t.name] && !isAuxiliary(t) {
+			out = append(out, Weight{Name: t.name, Shape: t.shape, Params: params(t.shape), Type: t.typ, Bytes: t.bytes})
+		}
+	}
+	return out
+}
+
+type unpacker struct {
+	byName map[string]*stored
+	used   map[string]bool // parts of a weight, the values excepted
+	q      *hfconfig.Quantization
+}
+
+// take claims the tensor base+end as a part, and returns it, nil when there is
+// none.
+func (u *unpacker) take(base, end string) *stored {
+	t := u.byName[base+end]
+	if t != nil {
+		u.used[t.name] = true
+	}
+	return t
+}
+
+// weight makes a weight of values and the parts with the given endings.
+func (u *unpacker) weight(values *stored, name, packed string, shape []uint64, base string, ends ...string) (Weight, bool) {
+	w := Weight{Name: name, Shape: shape, Params: params(shape), Type: values.typ, Bytes: values.bytes, Packed: packed}
+	for _, end := range ends {
+		if p := u.take(base, end); p != nil && p != values {
+			w.Bytes += p.bytes
+		}
+	}
+	return w, true
+}
+
+// scales are the endings of the tensors that scale plain or FP8 values.
+var scaleEnds = []string{
+	".weight_scale", ".weight_scale_inv", ".weight_scale_2", ".weight_global_scale", ".input_scale", ".input_global_scale", ".activation_scale",
+	".qscale_weight", ".qscale_act", ".scale_weight", ".scale_input", ".weight_zero_point", ".input_zero_point", ".weight_g_idx", ".weight_shape", ".scale", ".comfy_quant",
+	"_scale_inv", "_scale",
+}
+
+// group returns the weight whose values t holds, when it is packed.
+func (u *unpacker) group(t *stored) (Weight, bool) {
+	if base, ok := strings.CutSuffix(t.name, ".qweight"); ok {
+		return u.gptq(t, base)
+	}
+	if base, ok := strings.CutSuffix(t.name, ".weight_packed"); ok {
+		return u.compressed(t, base)
+	}
+	if base, ok := strings.CutSuffix(t.name, "_blocks"); ok && t.typ == formats.U8 && len(t.shape) >= 2 && u.byName[base+"_scales"] != nil {
+		// [experts, rows, blocks, 16]: 32 weights of 4 bits in a block.
+		n := len(t.shape)
+		shape := append(slices.Clone(t.shape[:n-2]), t.dim(-2)*t.dim(-1)*2)
+		return u.weight(t, base, "mxfp4", shape, base, "_scales")
+	}
+	if base, ok := strings.CutSuffix(t.name, ".q_weight"); ok {
+		return u.exl2(t, base)
+	}
+	if base, ok := strings.CutSuffix(t.name, ".trellis"); ok && len(t.shape) == 3 {
+		return u.weight(t, base+".weight", "exl3", []uint64{16 * t.dim(1), 16 * t.dim(0)}, base, ".suh", ".svh", ".su", ".sv", ".mcg", ".mul1")
+	}
+	if base, ok := strings.CutSuffix(t.name, "._weight_qdata"); ok {
+		return u.torchao(t, base)
+	}
+	if base, ok := strings.CutSuffix(t.name, ".W_q"); ok {
+		return u.hqq(t, base)
+	}
+	base, ok := strings.CutSuffix(t.name, ".weight")
+	if !ok {
+		return u.bare(t)
+	}
+	switch {
+	case u.byName[t.name+".absmax"] != nil:
+		return u.nf4(t)
+	case u.byName[base+".SCB"] != nil:
+		return u.weight(t, t.name, "int8", t.shape, base, ".SCB", ".weight_format")
+	case t.typ == formats.U32 && u.byName[base+".scales"] != nil:
+		return u.mlx(t, base)
+	}
+	return u.scaled(t, base)
+}
+
+// gptq reads GPTQ's and AWQ's layout: several weights in each I32, down the
+// input in GPTQ and along the output in AWQ.
+func (u *unpacker) gptq(t *stored, base string) (Weight, bool) {
+	scales, idx := u.byName[base+".scales"], u.byName[base+".g_idx"]
+	bits := uint64(max(u.q.Bits, 0))
+	per := func(def uint64) uint64 { // weights per I32
+		if bits == 0 {
+			bits = def
+		}
+		return bits
+	}
+	parts := []string{".qzeros", ".scales", ".g_idx", ".workspace"}
+	name := base + ".weight"
+	switch {
+	case idx != nil || u.q.Method == "gptq" || strings.HasSuffix(u.q.Format, "gptq"):
+		in := uint64(0)
+		if idx != nil {
+			in = params(idx.shape)
+		} else {
+			in = t.dim(0) * 32 / per(4)
+		}
+		return u.weight(t, name, "gptq", []uint64{t.dim(1), in}, base, parts...)
+	case strings.HasPrefix(u.q.Raw.String("version"), "gemv"):
+		return u.weight(t, name, "awq", []uint64{t.dim(0), t.dim(1) * 32 / per(4)}, base, parts...)
+	case scales != nil:
+		return u.weight(t, name, "awq", []uint64{scales.dim(-1), t.dim(0)}, base, parts...)
+	}
+	return u.weight(t, name, "awq", []uint64{t.dim(1) * 32 / per(4), t.dim(0)}, base, parts...)
+}
+
+// compressed reads compressed-tensors' packed layouts.
+func (u *unpacker) compressed(t *stored, base string) (Weight, bool) {
+	ends := []string{".weight_scale", ".weight_global_scale", ".weight_shape", ".weight_zero_point", ".weight_g_idx", ".input_global_scale", ".input_scale"}
+	n := len(t.shape)
+	if n == 0 {
+		return Weight{}, false
+	}
+	name, scale := base+".weight", u.byName[base+".weight_scale"]
+	last := func(in uint64) []uint64 { return append(slices.Clone(t.shape[:n-1]), in) }
+	if t.typ == formats.U8 {
+		packed := "mxfp4"
+		if u.byName[base+".weight_global_scale"] != nil || scale != nil && scale.typ == formats.F8_E4M3 {
+			packed = "nvfp4"
+		}
+		return u.weight(t, name, packed, last(2*t.dim(-1)), base, ends...)
+	}
+	shape := []uint64(nil)
+	if s := u.byName[base+".weight_shape"]; s != nil {
+		shape = integers(s)
+	}
+	bits := uint64(max(u.q.Bits, 1))
+	if u.q.Bits == 0 {
+		bits = 4
+	}
+	// What the values can hold bounds what the shape may say.
+	if held := t.bytes * 8 / bits; params(shape) == 0 || params(shape) > held {
+		in := t.dim(-1) * 32 / bits
+		if scale != nil && u.q.Group > 0 && scale.dim(-1)*uint64(u.q.Group) <= in {
+			in = scale.dim(-1) * uint64(u.q.Group)
+		}
+		shape = last(in)
+	}
+	return u.weight(t, name, "pack-quantized", shape, base, ends...)
+}
+
+// nf4 reads bitsandbytes' 4-bit layout: a flat run of bytes, whose shape is in
+// a small JSON tensor.
+func (u *unpacker) nf4(t *stored) (Weight, bool) {
+	packed, shape := "nf4", []uint64(nil)
+	ends := []string{".absmax", ".nested_absmax", ".quant_map", ".nested_quant_map"}
+	for _, kind := range []string{"nf4", "fp4"} {
+		end := ".quant_state.bitsandbytes__" + kind
+		s := u.byName[t.name+end]
+		if s == nil {
+			continue
+		}
+		packed = kind
+		ends = append(ends, end)
+		if b := s.read(64 << 10); b != nil {
+			if o, err := hfconfig.Parse(b, s.name); err == nil {
+				for _, v := range o.List("shape") {
+					n, _ := hfconfig.AsInt(v)
+					shape = append(shape, uint64(max(n, 0)))
+				}
+			}
+		}
+	}
+	guess := false
+	if n := params(shape); n == 0 || n > 2*t.bytes || n+1 < 2*t.bytes {
+		shape, guess = []uint64{2 * t.bytes}, true
+	}
+	w, ok := u.weight(t, t.name, packed, shape, t.name, ends...)
+	w.Guess = guess
+	return w, ok
+}
+
+// mlx reads MLX's layout: bits-wide weights packed along the input in U32.
+func (u *unpacker) mlx(t *stored, base string) (Weight, bool) {
+	scales := u.byName[base+".scales"]
+	bits, group := uint64(max(u.q.Bits, 0)), uint64(max(u.q.Group, 0))
+	if o := u.q.Raw.Object(base); o != nil { // a module's own setting
+		b, _ := o.Int("bits")
+		g, _ := o.Int("group_size")
+		bits, group = uint64(max(b, 0)), uint64(max(g, 0))
+	}
+	in := uint64(0)
+	switch {
+	case group > 0:
+		in = scales.dim(-1) * group
+	case bits > 0:
+		in = t.dim(-1) * 32 / bits
+	default:
+		in = t.dim(-1) * 8
+	}
+	in = min(in, t.dim(-1)*32) // no fewer than one bit each
+	shape := append(slices.Clone(t.shape[:max(len(t.shape)-1, 0)]), in)
+	return u.weight(t, t.name, "mlx", shape, base, ".scales", ".biases")
+}
+
+// exl2 reads ExLlamaV2's layout, whose rows have several widths.
+func (u *unpacker) exl2(t *stored, base string) (Weight, bool) {
+	in, out := t.dim(0), t.dim(1)
+	if p := u.byName[base+".q_invperm"]; p != nil {
+		in = params(p.shape)
+	} else if p := u.byName[base+".q_perm"]; p != nil {
+		in = params(p.shape)
+	}
+	return u.weight(t, base+".weight", "exl2", []uint64{out, in}, base, ".q_scale", ".q_scale_max", ".q_groups", ".q_invperm", ".q_perm", ".q_group_map")
+}
+
+// torchao reads torchao's flattened tensors; how many weights a byte holds is
+// not in the header.
+func (u *unpacker) torchao(t *stored, base string) (Weight, bool) {
+	shape, guess := slices.Clone(t.shape), false
+	kind := strings.ToLower(u.q.Raw.String("quant_type") + fmt.Sprint(u.q.Raw["quant_type"]))
+	if n := len(shape); n > 0 {
+		switch {
+		case t.typ == formats.I32:
+			shape[n-1], guess = shape[n-1]*8, true
+		case t.typ == formats.U8 || strings.Contains(kind, "int4") && t.typ == formats.I8:
+			shape[n-1], guess = shape[n-1]*2, true
+		}
+	}
+	w, ok := u.weight(t, base+".weight", "torchao", shape, base, "._weight_scale", "._weight_zero_point", "._weight_scale_and_zero", "._weight_per_tensor_scale", "._weight_act_scale")
+	w.Guess = guess
+	return w, ok
+}
+
+// hqq reads HQQ's layout.
+func (u *unpacker) hqq(t *stored, base string) (Weight, bool) {
+	bits := uint64(max(u.q.Bits, 0))
+	if s := u.byName[base+".nbits"]; s != nil {
+		if v := integers(s); len(v) == 1 {
+			bits = v[0]
+		}
+	}
+	if bits == 0 {
+		bits = 4
+	}
+	var shape []uint64
+	guess := false
+	if s := u.byName[base+".shape"]; s != nil {
+		shape = integers(s)
+	}
+	if n := params(shape); n == 0 || n > t.bytes*8/bits+32 {
+		shape, guess = []uint64{t.bytes * 8 / bits}, true
+	}
+	w, ok := u.weight(t, base+".weight", "hqq", shape, base, ".scale", ".zero", ".nbits", ".axis", ".group_size", ".shape", ".packing", ".view_as_float", ".channel_wise", ".optimize", ".round_zero", ".unpack_view_dtype", ".compute_dtype", ".quant_scale", ".quant_zero", ".offload_meta", ".stores_quant_config")
+	w.Guess = guess
+	return w, ok
+}
+
+// scaled reads weights that have scales beside them: FP8 and integers as they
+// are, FP4 two to a byte, ternary four.
+func (u *unpacker) scaled(t *stored, base string) (Weight, bool) {
+	scale := u.byName[base+".weight_scale"]
+	plain := u.byName[base+".scale"]
+	n := len(t.shape)
+	last := func(k uint64) []uint64 { return append(slices.Clone(t.shape[:n-1]), k*t.dim(-1)) }
+	switch byteWide := t.typ == formats.U8 || t.typ == formats.I8; {
+	case n >= 2 && t.typ == formats.U8 && scale != nil && scale.typ == formats.F8_E4M3:
+		return u.weight(t, t.name, "nvfp4", last(2), base, scaleEnds...)
+	case n >= 2 && t.typ == formats.U8 && scale != nil && (scale.typ == formats.U8 || scale.typ == formats.F8_E8M0) && scale.dim(-1)*16 == t.dim(-1):
+		return u.weight(t, t.name, "mxfp4", last(2), base, scaleEnds...)
+	case n >= 2 && byteWide && plain != nil && plain.dim(-1)*16 == t.dim(-1):
+		return u.weight(t, t.name, "mxfp4", last(2), base, scaleEnds...) // DeepSeek V4's experts
+	case n >= 2 && t.typ == formats.U8 && scale != nil && u.q.Method == "bitnet":
+		return u.weight(t, t.name, "bitnet", append([]uint64{4 * t.dim(0)}, t.shape[1:]...), base, scaleEnds...)
+	}
+	if !isQuantized(t.typ) {
+		return Weight{}, false
+	}
+	packed := ""
+	for _, end := range scaleEnds {
+		if u.byName[base+end] != nil {
+			packed = strings.ToLower(t.typ.String())
+		}
+	}
+	if packed == "" {
+		return Weight{}, false
+	}
+	if s := scale; s != nil && (s.typ == formats.U8 || s.typ == formats.F8_E8M0) {
+		packed = "mxfp8"
+	}
+	return u.weight(t, t.name, packed, t.shape, base, scaleEnds...)
+}
+
+// bare reads FP8 parameters whose name has no ".weight", such as fused experts.
+func (u *unpacker) bare(t *stored) (Weight, bool) {
+	if !isQuantized(t.typ) || u.byName[t.name+"_scale_inv"] == nil && u.byName[t.name+"_scale"] == nil {
+		return Weight{}, false
+	}
+	return u.weight(t, t.name, strings.ToLower(t.typ.String()), t.shape, t.name, "_scale_inv", "_scale", "_input_scale")
+}
+
+// isQuantized reports whether a type stands for weights only with a scale.
+func isQuantized(t formats.DType) bool {
+	return t == formats.I8 || t >= formats.F4
+}
+
+// isAuxiliary reports whether a tensor that belongs to no weight is no
+// parameter either: a buffer, or a scale of activations or of the cache.
+func isAuxiliary(t *stored) bool {
+	if isBuffer(t.name) {
+		return true
+	}
+	for _, end := range []string{".k_scale", ".v_scale", ".q_scale", ".prob_scale", ".input_scale", ".output_scale", ".weight_scale", ".weight_scale_2", ".activation_scale", ".qscale_act", "scaled_fp8"} {
+		if strings.HasSuffix(t.name, end) {
+			return true
+		}
+	}
+	return strings.HasSuffix(t.name, ".attn.bias") && len(t.shape) == 4 // GPT-2's mask
+}
+
+// integers returns the contents of a small tensor of whole numbers.
+func integers(t *stored) []uint64 {
+	width := map[formats.DType]int{formats.I32: 4, formats.U32: 4, formats.I64: 8, formats.U64: 8}[t.typ]
+	b := t.read(1 << 10)
+	if width == 0 || b == nil {
+		return nil
+	}
+	var out []uint64
+	for ; len(b) >= width; b = b[width:] {
+		v := uint64(binary.LittleEndian.Uint32(b))
+		if width == 8 {
+			v = binary.LittleEndian.Uint64(b)
+		}
+		if v > math.MaxInt32 {
+			return nil
+		}
+		out = append(out, v)
+	}
+	return out
+}
+
+// refusal returns why llama.cpp's converter does not read the folder's packing,
+// or "".
+//
+// Source: conversion/base.py@v0.5.0, ModelBase.dequant_model and
+// prepare_tensors.
+func refusal(q *hfconfig.Quantization, weights []Weight) string {
+	packed := map[string]bool{}
+	for i := range weights {
+		packed[weights[i].Packed] = true
+	}
+	for _, p := range []string{"awq", "nf4", "fp4", "int8", "exl2", "exl3", "mlx", "torchao", "hqq"} {
+		if packed[p] {
+			return "llama.cpp's converter does not read " + p + " weights"
+		}
+	}
+	if q == nil {
+		return ""
+	}
+	switch q.Method {
+	case "", "bitnet", "fp8", "modelopt", "mxfp4", "mlx":
+	case "gptq":
+		if q.Bits == 3 {
+			return "llama.cpp's converter does not read GPTQ weights of 3 bits"
+		}
+	case "compressed-tensors":
+		nvfp4 := q.Format == "nvfp4-pack-quantized" || q.Format == "mixed-precision" && packed["nvfp4"] && !packed["pack-quantized"]
+		if q.Groups > 1 && !nvfp4 {
+			return "llama.cpp's converter reads only one group of compressed-tensors settings, here are " + strconv.Itoa(q.Groups)
+		}
+		switch q.Format {
+		case "float-quantized", "int-quantized", "naive-quantized", "pack-quantized", "nvfp4-pack-quantized", "mixed-precision", "mxfp4-pack-quantized":
+		default:
+			return fmt.Sprintf("llama.cpp's converter does not read the compressed-tensors format %.40q", q.Format)
+		}
+	default:
+		return fmt.Sprintf("llama.cpp's converter does not read the quantization method %.40q", q.Method)
+	}
+	return ""
+}
