@@ -146,7 +146,9 @@ func remoteDevices(ctx context.Context, endpoints, memory []string) ([]hw.Device
 		if err != nil {
 			return nil, fmt.Errorf("--rpc-memory: %w", err)
 		}
-		devices = append(devices, hw.Remote(endpoint, size))
+		d := hw.Remote(endpoint, &size, &size, "flag")
+		d.Assumed = true
+		devices = append(devices, d)
 	}
 	return devices, nil
 }
@@ -206,7 +208,11 @@ func printDevice(w io.Writer, style render.Style, d hw.Device, reserve uint64) {
 	rows := [][]string{{"  memory", memoryLine(style, d)}}
 	if b := hw.Usable(d, reserve); b.Known {
 		for _, l := range b.Lines[1:] {
-			rows = append(rows, []string{"  - " + l.Name, render.Bytes(uint64(-l.Bytes)) + style.Dim("  "+render.Text(l.Source)+" ("+l.Basis+")")})
+			amount := render.Bytes(uint64(-l.Bytes)) + "  "
+			if l.Bytes == 0 {
+				amount = ""
+			}
+			rows = append(rows, []string{"  - " + l.Name, amount + style.Dim(render.Text(l.Source)+" ("+l.Basis+")")})
 		}
 		rows = append(rows, []string{"  usable", style.Bold(render.Bytes(b.Bytes))})
 	}
@@ -386,6 +392,7 @@ type deviceDocument struct {
 	MIG               bool              `json:"mig"`
 	Assumed           bool              `json:"assumed"`
 	Remote            *string           `json:"remote"`
+	LinkBps           *uint64           `json:"link_bytes_per_second"`
 	Usable            *usableDocument   `json:"usable"`
 	Source            map[string]string `json:"source"`
 	Notes             []string          `json:"notes"`
@@ -475,7 +482,7 @@ func newDeviceDocument(d hw.Device, reserve uint64) deviceDocument {
 		ComputeCapability: known(d.ComputeCapability.String()), Architecture: known(d.Arch), Multiprocessors: known(d.SMs),
 		BandwidthBps: known(d.BandwidthBps), FP16Flops: known(d.FP16Flops), FP32Flops: known(d.FP32Flops),
 		PowerLimitMilliW: known(d.PowerLimitMilliW), UnifiedMemory: d.Unified, DisplayActive: d.DisplayActive, MIG: d.MIG,
-		Assumed: d.Assumed, Remote: known(d.Remote), Source: d.Source, Notes: list(d.Notes),
+		Assumed: d.Assumed, Remote: known(d.Remote), LinkBps: known(d.LinkBps), Source: d.Source, Notes: list(d.Notes),
 	}
 	if d.UsedBy != nil {
 		doc.MemoryUsedBy = []processDocument{}

@@ -167,8 +167,8 @@ func TestGPUsFlags(t *testing.T) {
 		out   []string
 		error string
 	}{
-		"a named card":             {"--gpu|RTX 4090", []string{"GPU 0 GeForce RTX 4090", "24 GiB"}, ""},
-		"two and a size":           {"--gpu|2x RTX 3090:free=22GiB|--gpu|24GiB", []string{"GPU 1 GeForce RTX 3090", "22 GiB free of 24 GiB", "GPU 2 CUDA device"}, ""},
+		"a named card":             {"--gpu|RTX 4090", []string{"GPU 0 GeForce RTX 4090", "24.0 GiB"}, ""},
+		"two and a size":           {"--gpu|2x RTX 3090:free=22GiB|--gpu|24GiB", []string{"GPU 1 GeForce RTX 3090", "22.0 GiB free of 24.0 GiB", "GPU 2 CUDA device"}, ""},
 		"no card":                  {"--gpu|none", []string{"models run on the CPU"}, ""},
 		"none beside another":      {"--gpu|none|--gpu|24GiB", nil, "stands alone"},
 		"an unknown card":          {"--gpu|RTX 4090 Super", nil, "nearest"},

@@ -1,14 +1,21 @@
 package hw
 
-import "fmt"
+// ethernetBps is what a link of 1 Gbit/s carries, bytes per second.
+const ethernetBps = 125_000_000
 
-// Remote returns a device of llama.cpp's rpc-server at endpoint ("host:port")
-// with the memory the user says it has.
-func Remote(endpoint string, memory uint64) Device {
-	return Device{
-		Name: "RPC", UUID: endpoint, Remote: endpoint, Assumed: true,
-		MemoryTotal: &memory, MemoryFree: &memory,
-		Source: map[string]string{"memory_total": "flag", "memory_free": "flag"},
-		Notes:  []string{fmt.Sprintf("remote: weights and activations travel to %s over the network", endpoint)},
+// Remote returns a device of llama.cpp's rpc-server at endpoint ("host:port"),
+// with what is free of its memory; nil is unknown. source says who knows. Its
+// link is taken for Ethernet of 1 Gbit/s.
+func Remote(endpoint string, total, free *uint64, source string) Device {
+	d := Device{
+		Name: "RPC", UUID: endpoint, Remote: endpoint, MemoryTotal: total, MemoryFree: free, LinkBps: ethernetBps,
+		Source: map[string]string{"link": "assumed: Ethernet of 1 Gbit/s"},
 	}
+	if total != nil {
+		d.Source["memory_total"] = source
+	}
+	if free != nil {
+		d.Source["memory_free"] = source
+	}
+	return d
 }

@@ -106,6 +106,9 @@ func (s Source) Machine(ctx context.Context) (hw.Machine, []Finding) {
 	add(report.devices(s, m.Host))
 	switch s.OS {
 	case "linux":
+		if len(report.GPUs) == 0 {
+			add(s.jetson(m.Host), nil)
+		}
 		add(s.amd(m.Host))
 		add(s.intel(m.Host))
 	case "darwin":

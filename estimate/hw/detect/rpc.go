@@ -29,7 +29,7 @@ const (
 const rpcLimit = 5 * time.Second
 
 // RPC asks the llama.cpp rpc-server at endpoint ("host:port") for its devices.
-// They have no bandwidth of their own to report, only memory.
+// It says what memory they have, and nothing else of them.
 func RPC(ctx context.Context, endpoint string) ([]hw.Device, error) {
 	if _, ok := ctx.Deadline(); !ok {
 		var cancel context.CancelFunc
@@ -76,14 +76,13 @@ func askRPC(conn io.ReadWriter, endpoint string) ([]hw.Device, error) {
 		if err := callRPC(conn, rpcMemory, binary.LittleEndian.AppendUint32(nil, uint32(i)), memory); err != nil {
 			return nil, fmt.Errorf("memory of device %d: %w", i, err)
 		}
-		d := hw.Device{Index: i, Name: fmt.Sprintf("RPC%d", i), UUID: endpoint, Remote: endpoint, Source: map[string]string{}}
 		free, total := binary.LittleEndian.Uint64(memory), binary.LittleEndian.Uint64(memory[8:])
+		d := hw.Remote(endpoint, &total, &free, "rpc-server "+endpoint)
 		if total == 0 || total > maxMemory || free > total {
+			d = hw.Remote(endpoint, nil, nil, "")
 			d.Notes = append(d.Notes, fmt.Sprintf("memory unknown: the server says %d bytes free of %d", free, total))
-		} else {
-			d.MemoryTotal, d.MemoryFree = &total, &free
-			d.Source["memory_total"], d.Source["memory_free"] = "rpc-server "+endpoint, "rpc-server "+endpoint
 		}
+		d.Index, d.Name = i, fmt.Sprintf("RPC%d", i)
 		devices[i] = d
 	}
 	return devices, nil

@@ -34,6 +34,7 @@ func TestSysfsDevices(t *testing.T) {
 		"strix-halo":  {[]string{"0 rocm AMD Radeon 8060S Graphics 113102/114176 unified cc gfx1151 SM 40 256 GB/s PCIe 4x16 display"}, nil},
 		"arc-b580":    {[]string{"0 vulkan Intel Arc B580 ?/12288 cc  SM 20 456 GB/s PCIe 4x8 display"}, nil},
 		"intel-igpu":  {[]string{"0 vulkan Intel Iris Xe Graphics 10240/16000 unified cc  SM 0 0 GB/s PCIe 0x0 display"}, nil},
+		"jetson":      {[]string{"0 cuda NVIDIA Jetson AGX Orin Developer Kit 26214/30623 unified cc 8.7 SM 0 0 GB/s PCIe 0x0"}, nil},
 		"cgroup-none": {nil, nil},
 		"mixed": {[]string{
 			"0 rocm AMD Radeon RX 7900 XT 20438/20464 cc gfx1100 SM 84 799 GB/s PCIe 4x16",

@@ -29,8 +29,8 @@ func Text(s string) string {
 	}, s)
 }
 
-// Bytes returns a size in binary units, such as "24 GiB".
-func Bytes(n uint64) string { return humanize.IBytes(n) }
+// Bytes returns a size in binary units with three digits, such as "18.2 GiB".
+func Bytes(n uint64) string { return humanize.IBytesN(n, 3) }
 
 // Size returns a size, or "unknown".
 func Size(n *uint64) string {
