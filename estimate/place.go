@@ -268,7 +268,7 @@ func (p *placement) weights() error {
 	for i := range p.m.Tensors {
 		t := &p.m.Tensors[i]
 		il, base, suffix := parse(t.Name)
-		k := kindOf(base, suffix, len(t.Shape))
+		k := kindOf(base, suffix, p.row.Scan)
 		p.kinds[i], p.buf[i] = k, -1
 		if k.op == graph.OpNone || p.skipped(t.Name, il) {
 			continue

@@ -91,11 +91,11 @@ func parse(name string) (il int, base, suffix string) {
 	return il, base, suffix
 }
 
-// kindOf returns what a tensor is. Its dimensions tell the two readers of
-// ssm_a apart: a scan takes a matrix.
+// kindOf returns what a tensor is. scan says whether the architecture reads
+// ssm_a by a scan; others multiply by it.
 //
 // Source: src/llama-model-loader.cpp@v0.5.0, llama_model_loader::create_tensor.
-func kindOf(base, suffix string, dims int) kind {
+func kindOf(base, suffix string, scan bool) kind {
 	k, ok := kinds[base]
 	if !ok {
 		k = kind{inBlock, graph.OpMulMat}
@@ -107,7 +107,7 @@ func kindOf(base, suffix string, dims int) kind {
 		k.op = graph.OpAdd
 	case suffix == "lora_a" || suffix == "lora_b":
 		k.op = graph.OpMulMatID
-	case base == "ssm_a" && dims < 2:
+	case base == "ssm_a" && !scan:
 		k.op = graph.OpMul
 	}
 	return k

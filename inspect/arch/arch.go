@@ -58,6 +58,7 @@ type Arch struct {
 	Hybrid    bool           // attention and recurrent layers (llm_arch_is_hybrid)
 	NoMemory  bool           // neither cache nor state
 	Rollback  bool           // the recurrent state supports partial rollback (llm_arch_supports_rs_rollback)
+	Scan      bool           // ssm_a goes into a state-space scan (LLM_TENSOR_SSM_A, not _NOSCAN)
 	Encoder   bool           // has an encoder pass of its own (llama_model_has_encoder)
 	NoFlash   bool           // llama.cpp forces flash attention off
 	SameKV    bool           // keys and values must be cached in one type; MLA implies it

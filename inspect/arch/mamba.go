@@ -8,7 +8,7 @@ import (
 // Mamba, Mamba-2 and the models that put their layers beside attention.
 var _ = register(
 	&Arch{
-		Name: "mamba", Rope: model.RopeNone, Recurrent: true,
+		Name: "mamba", Rope: model.RopeNone, Recurrent: true, Scan: true,
 		Load: func(k *Keys, h *model.HParams) {
 			loadSSM(k, h, false)
 			h.SSMDtBCRMS = k.Bool("ssm.dt_b_c_rms", false)
@@ -17,13 +17,13 @@ var _ = register(
 		Source: "src/models/mamba.cpp@v0.5.0",
 	},
 	&Arch{
-		Name: "mamba2", Rope: model.RopeNone, Recurrent: true,
+		Name: "mamba2", Rope: model.RopeNone, Recurrent: true, Scan: true,
 		Load:   func(k *Keys, h *model.HParams) { loadSSM(k, h, true) },
 		Build:  func(b *Builder) { b.mambaModel((*Builder).Mamba2) },
 		Source: "src/models/mamba2.cpp@v0.5.0",
 	},
 	&Arch{
-		Name: "jamba", Rope: model.RopeNone, Hybrid: true,
+		Name: "jamba", Rope: model.RopeNone, Hybrid: true, Scan: true,
 		Load: func(k *Keys, h *model.HParams) {
 			loadSSM(k, h, false)
 			recurrentWithoutKV(h)
@@ -32,7 +32,7 @@ var _ = register(
 		Source: "src/models/jamba.cpp@v0.5.0",
 	},
 	&Arch{
-		Name: "falcon-h1", Rope: model.RopeNeoX, Hybrid: true,
+		Name: "falcon-h1", Rope: model.RopeNeoX, Hybrid: true, Scan: true,
 		Load: func(k *Keys, h *model.HParams) {
 			loadSSM(k, h, true)
 			for il := range h.Layers {
@@ -47,7 +47,7 @@ var _ = register(
 		Source: "src/models/falcon-h1.cpp@v0.5.0",
 	},
 	&Arch{
-		Name: "granitehybrid", Rope: model.RopeNorm, Hybrid: true,
+		Name: "granitehybrid", Rope: model.RopeNorm, Hybrid: true, Scan: true,
 		Load:   loadGraniteHybrid,
 		Build:  graniteHybrid,
 		Source: "src/models/granite-hybrid.cpp@v0.5.0",

@@ -45,11 +45,15 @@ func (b *Builder) InpHybridK() *HybridInput {
 	return &HybridInput{RS: rs, Attn: b.InpK()}
 }
 
-// InpHybridISWA is InpHybrid with a sliding window.
+// InpHybridISWA is InpHybrid with a sliding window. Quantized keys and values
+// are not rotated here.
 // (build_inp_mem_hybrid_iswa)
 func (b *Builder) InpHybridISWA() *HybridInput {
-	rs := b.InpRS()
-	return &HybridInput{RS: rs, ISWA: b.InpISWA()}
+	in := &HybridInput{RS: b.InpRS(), ISWA: b.InpISWA()}
+	for _, k := range []*KVInput{in.ISWA.Base, in.ISWA.SWA} {
+		k.RotK, k.RotV = nil, nil
+	}
+	return in
 }
 
 // StateR returns the rolling state of layer il, [NEmbdR][rows].

@@ -1,0 +1,120 @@
+package arch
+
+import (
+	"weigh/inspect/graph"
+	"weigh/inspect/model"
+)
+
+// Nemotron-H: each layer is Mamba-2, attention without positions, or a
+// feed-forward block.
+var _ = register(
+	&Arch{
+		Name: "nemotron_h", Rope: model.RopeNone, Hybrid: true, Scan: true, Rollback: true,
+		Load:   loadNemotronH,
+		Memory: func(m *model.Model, c *Context) *Memory { return nemotronHMemory(m, c) },
+		Build:  nemotronH,
+		Source: "src/models/nemotron-h.cpp@v0.5.0",
+	},
+	&Arch{
+		Name: "nemotron_h_moe", Rope: model.RopeNone, Hybrid: true, Scan: true, Rollback: true,
+		Load: loadNemotronH,
+		Memory: func(m *model.Model, c *Context) *Memory {
+			if c.MTP {
+				return PlainMemory(m, c, CacheOptions{Filter: func(il int) bool { return il >= m.NLayer() }})
+			}
+			return nemotronHMemory(m, c)
+		},
+		Build: func(b *Builder) {
+			if b.U.Kind == GraphMTP {
+				nemotronHMTP(b)
+				return
+			}
+			nemotronH(b)
+		},
+		Source: "src/models/nemotron-h-moe.cpp@v0.5.0",
+	},
+)
+
+func loadNemotronH(k *Keys, h *model.HParams) {
+	loadSSM(k, h, true)
+	loadExpertFF(k, h)
+	h.NExpertShared = k.Int("expert_shared_count", 0)
+	h.ExpertWeightsNorm = k.Bool("expert_weights_norm", false)
+	h.ExpertWeightsScale = k.Float("expert_weights_scale", 0)
+	h.MoELatentSize = k.Int("moe_latent_size", 0)
+	for il := range h.NLayer() {
+		h.Layers[il].Recr = h.NHeadKV(il) == 0 && h.NFF(il) == 0
+	}
+}
+
+func nemotronHMemory(m *model.Model, c *Context) *Memory {
+	return HybridMemory(m, c,
+		func(il int) bool { return !m.IsRecr(il) && m.NFF(il) == 0 },
+		func(il int) bool { return m.IsRecr(il) && m.NFF(il) == 0 })
+}
+
+func nemotronH(b *Builder) {
+	inpL := b.InpEmbd()
+	in := b.InpHybrid()
+	outIDs := b.InpOutIDs()
+	for il := range b.NLayer() {
+		inpSA := inpL
+		cur := b.LayerNorm(inpL, "attn_norm", NormRMS, il)
+		switch {
+		case b.IsRecr(il):
+			cur = b.Mamba2(in.RS, cur, il)
+		case b.NFF(il) == 0:
+			cur = b.nemotronHAttn(in.Attn, cur, il)
+		case b.W(il, "ffn_gate_inp.weight") == nil:
+			cur = b.CVec(b.FeedForward(cur, b.LayerFFN(il, "", ActReLUSqr), il), il)
+		default:
+			cur = b.CVec(b.latentExperts(cur, b.NExpertUsed(il), il), il)
+		}
+		inpL = b.Add(cur, inpSA)
+	}
+	cur := b.Norm(inpL, b.OutputNorm(), nil, NormRMS, -1)
+	b.HNextN(cur)
+	cur = b.GetRows(cur, outIDs)
+	b.Embd(cur)
+	b.Logits(b.MM(b.OutputW(), cur, b.T("output.scale")))
+}
+
+func (b *Builder) nemotronHAttn(in *KVInput, cur *graph.Tensor, il int) *graph.Tensor {
+	q, k, v := b.QKV(cur, b.NEmbdHeadV(0), b.NHead(il), b.NHeadKV(il), il)
+	return b.AttendKV(in, Attn{Q: q, K: k, V: v}.WithOut(b, il), il)
+}
+
+// latentExperts routes to experts that work at a width of their own, and adds
+// a shared expert.
+func (b *Builder) latentExperts(cur *graph.Tensor, used, il int) *graph.Tensor {
+	m := b.LayerMoE(il, ActReLUSqr)
+	m.Gate, m.GateS = nil, nil
+	m.ProbsB = b.W(il, "exp_probs_b.bias")
+	m.Probs = b.MM(m.GateInp, cur, nil)
+	m.NUsed, m.NormW, m.Gating = used, b.ExpertWeightsNorm, model.GatingSigmoid
+	b.Name(m.Probs, "ffn_moe_logits", il)
+	latent := cur
+	if w := b.W(il, "ffn_latent_down.weight"); w != nil {
+		latent = b.MulMat(w, cur)
+	}
+	out := b.Experts(latent, m, il)
+	if w := b.W(il, "ffn_latent_up.weight"); w != nil {
+		out = b.MulMat(w, out)
+	}
+	return b.Add(out, b.FeedForward(cur, b.LayerFFN(il, "_shexp", ActReLUSqr), il))
+}
+
+// nemotronHMTP drafts with the NextN block: attention and experts.
+func nemotronHMTP(b *Builder) {
+	il := b.layerMTP()
+	tokens, hidden := b.InpMTP(il)
+	outIDs := b.InpOutIDs()
+	in := b.InpKV()
+	inpSA := b.FuseMTP(tokens, hidden, il)
+	cur := b.nemotronHAttn(in, b.LayerNorm(inpSA, "attn_norm", NormRMS, il), il)
+	cur = b.GetRows(b.Add(cur, inpSA), outIDs)
+	ffn := b.latentExperts(b.LayerNorm(cur, "post_attention_norm", NormRMS, il), b.NExpertUsed(0), il)
+	cur = b.Norm(b.Add(ffn, cur), b.W(il, "nextn.shared_head_norm.weight"), nil, NormLayer, -1)
+	b.HNextN(cur)
+	b.HeadMTP(cur, il)
+}
