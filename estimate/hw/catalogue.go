@@ -36,8 +36,10 @@ var catalogueCSV string
 // Catalogue returns every known card, in the order of the table.
 func Catalogue() []Card { return slices.Clone(catalogue().cards) }
 
+// An index is the catalogue and what its names are compared by.
 type index struct {
 	cards []Card
+	keys  []string // key of each card's name
 	byKey map[string]int
 }
 
@@ -48,7 +50,8 @@ var catalogue = sync.OnceValue(func() index {
 	}
 	ix := index{cards: cards, byKey: make(map[string]int, len(cards))}
 	for i, c := range cards {
-		ix.byKey[key(c.Name)] = i
+		ix.keys = append(ix.keys, key(c.Name))
+		ix.byKey[ix.keys[i]] = i
 	}
 	return ix
 })
@@ -223,9 +226,10 @@ func Lookup(name string) (Card, error) {
 func Identify(name string, total uint64) (Card, bool) {
 	k := key(name)
 	var found []Card
-	for _, c := range catalogue().cards {
+	ix := catalogue()
+	for i, c := range ix.cards {
 		base, size := sizedKey(c.Name)
-		switch exact := key(c.Name) == k; {
+		switch exact := ix.keys[i] == k; {
 		case !exact && (size == 0 || base != k):
 		case c.Unified, exact && total == 0, total != 0 && within(total, c.Memory):
 			found = append(found, c)
@@ -253,8 +257,9 @@ func nearest(k string) []string {
 		dist int
 	}
 	var all []scored
-	for _, c := range catalogue().cards {
-		ck := key(c.Name)
+	ix := catalogue()
+	for i, c := range ix.cards {
+		ck := ix.keys[i]
 		d := editDistance(k, ck)
 		if k != "" && (strings.Contains(ck, k) || len(ck) > 4 && strings.Contains(k, ck)) {
 			d = min(d, 1) // a word too few or too many

@@ -49,8 +49,13 @@ func (s Source) amd(host hw.Host) ([]hw.Device, []Finding) {
 	if len(devices) > 0 {
 		findings = append(findings, Finding{Severity: OK, Subject: "amd", Message: fmt.Sprintf("amdgpu shows %d device(s), ROCm's kernel driver %d", len(devices), len(nodes))})
 	}
-	if _, set := s.Env("HSA_OVERRIDE_GFX_VERSION"); set && len(devices) > 0 {
-		findings = append(findings, Finding{Severity: Info, Subject: "amd", Message: "HSA_OVERRIDE_GFX_VERSION is set: ROCm takes the device for another than sysfs says"})
+	for _, name := range []string{"HSA_OVERRIDE_GFX_VERSION", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES", "GGML_VK_VISIBLE_DEVICES"} {
+		if v, set := s.Env(name); set && len(devices) > 0 {
+			findings = append(findings, Finding{
+				Severity: Info, Subject: "amd", Message: fmt.Sprintf("%s=%.80q changes which devices the runtime shows, or as what; all are listed here as they are", name, v),
+				Hint: "unset it, or name the hardware with --gpu",
+			})
+		}
 	}
 	return devices, findings
 }

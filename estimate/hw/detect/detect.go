@@ -1,6 +1,6 @@
 // Package detect finds the devices and the host memory of this machine: NVIDIA
-// through NVML or nvidia-smi, AMD and Intel through sysfs, Apple through sysctl,
-// the host through proc, control groups or the system's own calls.
+// through NVML or nvidia-smi, AMD and Intel through sysfs or the registry of
+// Windows, Apple through sysctl, the host through proc, control groups or the system's own calls.
 //
 // Whatever cannot be read is left unknown, and a Finding says why. Importing the
 // package loads nothing and asks nobody.
@@ -60,16 +60,17 @@ type Source struct {
 	// Limit is how long a driver may take; 0 means 10 seconds.
 	Limit time.Duration
 
-	Sysctl func(name string) (string, error) // of macOS
-	Native func() (hw.Host, error)           // the host, where there is no proc
-	Disk   func() (uint64, error)            // bytes free in the current folder
+	Sysctl   func(name string) (string, error) // of macOS
+	Adapters func() ([]adapter, error)         // of Windows
+	Native   func() (hw.Host, error)           // the host, where there is no proc
+	Disk     func() (uint64, error)            // bytes free in the current folder
 }
 
 // Local is the machine the program runs on. A directory named by the
 // environment variable WEIGH_SYSROOT, with proc and sys in it, takes the place of
 // the root of the file system.
 func Local() Source {
-	s := Source{OS: runtime.GOOS, Root: os.DirFS("/"), Env: os.LookupEnv, Command: runCommand, Sysctl: sysctl, Native: nativeHost, Disk: diskFree}
+	s := Source{OS: runtime.GOOS, Root: os.DirFS("/"), Env: os.LookupEnv, Command: runCommand, Sysctl: sysctl, Adapters: adapters, Native: nativeHost, Disk: diskFree}
 	if dir := os.Getenv("WEIGH_SYSROOT"); dir != "" {
 		s.OS, s.Root = "linux", os.DirFS(dir)
 	}
@@ -113,6 +114,8 @@ func (s Source) Machine(ctx context.Context) (hw.Machine, []Finding) {
 		add(s.intel(m.Host))
 	case "darwin":
 		add(s.apple())
+	case "windows":
+		add(s.windows(m.Host))
 	}
 	for i := range m.Devices {
 		m.Devices[i].Index = i

@@ -285,6 +285,7 @@ func TestNVIDIASMI(t *testing.T) {
 			s := source(aHost())
 			s.OS = tt.os
 			s.Native = func() (hw.Host, error) { return hw.Host{Source: map[string]string{}}, nil }
+			s.Adapters = func() ([]adapter, error) { return nil, nil }
 			s.Command = func(_ context.Context, name string, args ...string) ([]byte, error) {
 				if strings.HasPrefix(args[0], "--query-compute-apps") {
 					return []byte("GPU-aa, 77, [N/A], C:\\llama\\llama-server.exe\n"), nil
@@ -338,4 +339,21 @@ func TestVisible(t *testing.T) {
 			}
 		})
 	}
+}
+
+func FuzzParseSMI(f *testing.F) {
+	f.Add("NVIDIA GeForce RTX 3060, 12288, 11000, 1021, GPU-aa, 8.6, 551.61, 4, 8, 7501, 170.00, Enabled, WDDM, 267, [N/A]")
+	f.Add("Tesla, 1e300, -1, NaN, , 9.99, , 99, Inf, 1e9, -0, , , [Unknown Error], Enabled")
+	f.Fuzz(func(t *testing.T, table string) {
+		gpus, _, err := parseSMI(smiFields[0], table)
+		if err != nil && gpus != nil {
+			t.Error("both devices and an error")
+		}
+		for _, r := range gpus {
+			d := r.device("nvidia-smi", hw.Host{})
+			if value(d.MemoryFree) > value(d.MemoryTotal) || d.SMs < 0 || d.PCIe.Width < 0 || d.PCIe.Width > 32 {
+				t.Errorf("%q is read as %s", table, brief(d))
+			}
+		}
+	})
 }
