@@ -15,7 +15,7 @@ import (
 	"weigh/formats"
 )
 
-const fixtures = "../../fixtures/quant/"
+const folder = "../../fixtures/quant/"
 
 // lines calls f with the fields of every line that says something.
 func lines(t testing.TB, r io.Reader, f func(fields []string)) {
@@ -73,7 +73,7 @@ func dtype(t testing.TB, s string) formats.DType {
 // models reads the models of models.txt.
 func models(t testing.TB) map[string]Model {
 	t.Helper()
-	file, err := os.Open(fixtures + "models.txt")
+	file, err := os.Open(folder + "models.txt")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -124,7 +124,7 @@ type section struct {
 
 func sections(t testing.TB) []section {
 	t.Helper()
-	file, err := os.Open(fixtures + "types.txt.gz")
+	file, err := os.Open(folder + "types.txt.gz")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -459,6 +459,14 @@ func TestRefusals(t *testing.T) {
 		"rows too short for Q1_0":        {tiny("llama", 1, 4, 4, 0, matrix("blk.0.x.weight", 192, 2), matrix("output.weight", 256, 2)), Q1_0, `tensor "blk.0.x.weight": llama-quantize has no type for rows of 192 beside Q1_0, whose blocks are of 128`},
 		"an expert outside the layers":   {tiny("llama", 1, 4, 4, 4, matrix("ffn_down_exps.weight", 256, 2, 4), matrix("output.weight", 256, 2)), Q4_K_M, `tensor "ffn_down_exps.weight": layer -1 is not one of the model's 1`},
 		"an expert in a layer too many":  {tiny("llama", 1, 4, 4, 4, matrix("blk.1.ffn_up_exps.weight", 256, 2, 4), matrix("output.weight", 256, 2)), Q4_K_M, `tensor "blk.1.ffn_up_exps.weight": layer 1 is not one of the model's 1`},
+	}
+	q6 := formats.Q6_K
+	short := source(t, tiny("llama", 1, 4, 4, 0, matrix("token_embd.weight", 64, 2), matrix("output.weight", 64, 2)))
+	for name, opt := range map[string]Options{"token_embd.weight": {TokenEmbedding: &q6}, "output.weight": {Output: &q6}} {
+		want := fmt.Sprintf("tensor %q: rows of 64 do not divide into blocks of 256 for the Q6_K asked for", name)
+		if _, err := short.Plan(Q8_0, opt); err == nil || err.Error() != want {
+			t.Errorf("error %v, want %s", err, want)
+		}
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {

@@ -135,10 +135,10 @@ func (c *chooser) choose(i int) (choice, error) {
 	name, d := c.m.Tensors[i].Name, &c.info[i]
 	override, overridden := c.override(name)
 	if t := c.opt.TokenEmbedding; t != nil && d.category == tokenEmbedding && !(overridden && name == perLayerEmbedding) {
-		return choice{*t, *t}, nil
+		return asked(name, *t, d.columns)
 	}
 	if t := c.opt.Output; t != nil && d.category == output {
-		return choice{*t, *t}, nil
+		return asked(name, *t, d.columns)
 	}
 	def := rows[c.ft].def
 	switch {
@@ -154,6 +154,15 @@ func (c *chooser) choose(i int) (choice, error) {
 		return choice{}, err
 	}
 	return fit(name, t, d.columns)
+}
+
+// asked takes the type that --token-embedding-type or --output-tensor-type
+// names, for which llama-quantize has no other to fall back to.
+func asked(name string, t formats.DType, columns uint64) (choice, error) {
+	if block, _ := t.Block(); columns%block != 0 {
+		return choice{}, fmt.Errorf("tensor %q: rows of %d do not divide into blocks of %d for the %v asked for", name, columns, block, t)
+	}
+	return choice{t, t}, nil
 }
 
 func (c *chooser) override(name string) (formats.DType, bool) {
