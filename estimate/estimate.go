@@ -60,8 +60,8 @@ type Breakdown struct {
 	Host     []Memory // by kind
 	Settings Settings
 	Basis    struct{ Model, Context, Compute, Overhead Basis }
+	Parts    []PartUse // companions, which the rows include
 	Notes    []string
-	Steps    []string // how --fit came to these settings
 }
 
 // Run returns what llama.cpp allocates for m with the settings o. An error is a
@@ -69,6 +69,22 @@ type Breakdown struct {
 // what about the model cannot be loaded.
 func Run(m *model.Model, o Options) (*Breakdown, error) {
 	r, err := newRun(m, &o)
+	if err != nil {
+		return nil, err
+	}
+	if err := r.compute(); err != nil {
+		return nil, err
+	}
+	b := r.breakdown()
+	r.overheads(b)
+	r.remarks(b)
+	return b, r.companions(b)
+}
+
+// measured is what llama.cpp's own measurement sees: the breakdown without
+// overheads and companions.
+func measured(m *model.Model, o *Options) (*Breakdown, error) {
+	r, err := newRun(m, o)
 	if err != nil {
 		return nil, err
 	}
@@ -88,7 +104,8 @@ type run struct {
 	s   *Settings
 	mem *arch.Memory
 
-	context []uint64 // bytes by buffer
+	context []uint64     // bytes by buffer
+	g       *graph.Graph // of a full micro-batch
 	result  *sched.Result
 	bound   []uint64 // upper bound of compute by device, where there is no graph
 	notes   []string
@@ -210,6 +227,7 @@ func (r *run) compute() error {
 	if err != nil {
 		return err
 	}
+	r.g = g
 	r.s.Nodes, r.s.Splits = len(g.Nodes), r.result.Splits
 	return nil
 }
@@ -319,5 +337,3 @@ func deviceIndex(all []hw.Device, d *hw.Device) int {
 	}
 	return -1
 }
-
-func (r *run) upperBound() { r.bound = make([]uint64, len(r.p.c.Devices)) }

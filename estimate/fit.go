@@ -13,16 +13,6 @@ import (
 type FitOptions struct {
 	Target []uint64 // bytes to leave free on each device (--fit-target); the last counts for the rest; none: 1 GiB
 	MinCtx int      // context for each stream below which it is not reduced (--fit-ctx); 0: 4096
-	// Extra is the draft that is loaded beside the model, nil for none. Its
-	// context follows the model's.
-	Extra *Extra
-}
-
-// An Extra is a second model or context that competes for the same memory.
-type Extra struct {
-	Model  *model.Model
-	Shares bool // a context on the model's own weights (multi-token prediction)
-	Options
 }
 
 // An UnfitError says why --fit could not place the model. llama.cpp then goes
@@ -47,7 +37,7 @@ const maxOverrides = 4096
 //
 // Source: common/fit.cpp@v0.5.0, common_params_fit_impl.
 func Fit(m *model.Model, o Options, f FitOptions) (Options, []string, error) {
-	t := &fitter{m: m, o: o, f: f, next: 1}
+	t := &fitter{m: m, o: o, f: f}
 	err := t.fit()
 	return t.o, t.steps, err
 }
@@ -85,9 +75,10 @@ func (s *share) full() int { return s.layers - s.partial }
 
 // use is the memory of one measurement.
 type use struct {
-	total []int64 // by device, bytes
-	model int64   // weights on all devices
-	host  int64
+	total   []int64 // by device, bytes
+	weights []int64 // of total
+	model   int64   // weights on all devices
+	host    int64
 }
 
 func (u *use) sum() (n int64) {
@@ -103,7 +94,7 @@ type fitter struct {
 	f     FitOptions
 	steps []string
 
-	extra    *use // of f.Extra, at extraCtx
+	extra    *use // of the draft, at extraCtx
 	extraCtx int
 
 	devices []hw.Device
@@ -113,7 +104,6 @@ type fitter struct {
 	target  []int64 // most memory to use, by device
 	shares  []share
 	mem     []int64
-	next    int
 }
 
 func (t *fitter) say(format string, args ...any) {
@@ -124,35 +114,43 @@ func (t *fitter) say(format string, args ...any) {
 // the same context.
 func (t *fitter) measure(o *Options) (*use, error) {
 	u, err := measure(t.m, o)
-	if err != nil || t.f.Extra == nil {
+	if err != nil || t.o.Draft == nil {
 		return u, err
 	}
 	if t.extra == nil || t.extraCtx != o.NCtx {
 		t.extraCtx = o.NCtx
-		e := t.f.Extra.Options
+		e := t.o.Draft.Options
 		e.NCtx = o.NCtx
-		if t.extra, err = measure(t.f.Extra.Model, &e); err != nil {
+		if e.Devices == nil {
+			e.Devices = o.Devices
+		}
+		if t.extra, err = measure(t.o.Draft.Model, &e); err != nil {
 			t.say("the draft cannot be measured, fitting without it: %v", err)
-			t.extra = &use{total: make([]int64, len(u.total))}
+			t.extra = &use{total: make([]int64, len(u.total)), weights: make([]int64, len(u.total))}
 		}
 	}
 	for i := range u.total {
 		if i < len(t.extra.total) {
 			u.total[i] += t.extra.total[i]
+			if !t.o.Draft.Shares {
+				continue
+			}
+			u.total[i] -= t.extra.weights[i]
 		}
 	}
 	return u, nil
 }
 
 func measure(m *model.Model, o *Options) (*use, error) {
-	b, err := Run(m, *o)
+	b, err := measured(m, o)
 	if err != nil {
 		return nil, err
 	}
-	u := &use{total: make([]int64, len(b.Devices))}
+	u := &use{total: make([]int64, len(b.Devices)), weights: make([]int64, len(b.Devices))}
 	for i := range b.Devices {
 		d := &b.Devices[i]
 		u.total[i] = int64(d.Model + d.Context + d.Compute)
+		u.weights[i] = int64(d.Model)
 		u.model += int64(d.Model)
 	}
 	for i := range b.Host {

@@ -100,12 +100,29 @@ type Options struct {
 	MTP         bool // load the multi-token-prediction layers (load_mtp)
 	MTPContext  bool // the context of a draft with those layers (ctx_type mtp)
 
+	CacheRAM      *int        // limit of the host's prompt cache, MiB; nil: 8192; negative: none
+	Checkpoints   *int        // most context checkpoints of a sequence; nil: 32
+	NoMmap        bool        // weights are read into memory instead of mapped
+	LoRA          []Companion // adapters
+	ControlVector bool        // control vectors are loaded; any number takes the same memory
+	MMProj        *Companion  // projector of images or audio
+	Draft         *Extra      // speculative draft; its context is the model's
+
 	// Target is the model that a draft reads embeddings or caches of, and
 	// TargetOptions what it runs with.
 	Target        *model.Model
 	TargetOptions *Options
 
 	Explain bool // say what lay in each compute buffer at its peak
+}
+
+// An Extra is a second model, or a second context on the model's own weights,
+// that drafts for it.
+type Extra struct {
+	Name    string
+	Model   *model.Model
+	Shares  bool // on the model's own weights (multi-token prediction)
+	Options      // without Devices: the model's
 }
 
 // A RefusedError is a setting that llama.cpp refuses.
@@ -261,7 +278,8 @@ func pad(n, to int) int { return (n + to - 1) / to * to }
 
 // An override with its pattern compiled.
 type override struct {
-	re     *regexp.Regexp
-	buffer int // index into sched.Config.Buffers
-	cpu    bool
+	re      *regexp.Regexp
+	literal string // that every match begins with
+	buffer  int    // index into sched.Config.Buffers
+	cpu     bool
 }

@@ -202,12 +202,16 @@ func (p *placement) splits() ([]float32, error) {
 	return s, nil
 }
 
-// free returns the free bytes that a device reports, or the host's where it
-// reports none.
+// free returns the free bytes that a device reports to llama.cpp: without the
+// context that it has made by then, except for a device of which nothing but
+// the size is said. It is the host's where the device reports none.
 func free(d hw.Device, h hw.Host) uint64 {
 	switch {
-	case d.MemoryFree != nil:
+	case d.MemoryFree != nil && d.Assumed && d.SMs == 0:
 		return *d.MemoryFree
+	case d.MemoryFree != nil:
+		n, _ := hw.Context(d)
+		return *d.MemoryFree - min(n, *d.MemoryFree)
 	case d.MemoryTotal != nil:
 		return *d.MemoryTotal
 	}
@@ -243,6 +247,7 @@ func (p *placement) overrides() error {
 			return refuse("-ot", "pattern %.80q: %v", o.Pattern, err)
 		}
 		v := override{re: re, buffer: -1}
+		v.literal, _ = re.LiteralPrefix()
 		for i, b := range p.c.Buffers {
 			if b.Name == o.Buffer && (i < len(p.devices) || i == p.c.CPU) {
 				v.buffer, v.cpu = i, i == p.c.CPU
@@ -407,30 +412,35 @@ func padded(b *sched.BufferType, typ formats.DType, ne [4]int64) uint64 {
 	return (b.AllocSize(&t) + b.Align - 1) / b.Align * b.Align
 }
 
-// pick returns the buffer of a tensor that op of layer il reads; -1 is the
+// pick returns the buffer of tensor i, which op of layer il reads; -1 is the
 // input, NLayerAll the output.
 func (p *placement) pick(i int, op graph.Op, il int) (int16, error) {
-	t := &p.m.Tensors[i]
-	list := p.lists[len(p.devices)]
+	return p.pickFor(p.m.Tensors[i], op, il)
+}
+
+func (p *placement) pickFor(t model.Tensor, op graph.Op, il int) (int16, error) {
+	cpu := p.lists[len(p.devices)]
+	list := cpu
 	if il >= len(p.layer) {
 		return 0, fmt.Errorf("tensor %.80q: layer %d of %d", t.Name, il, p.m.NLayerAll)
 	}
 	if il >= 0 {
 		list = p.lists[p.layer[il]]
 	}
-	for j, v := range p.over {
-		if !v.re.MatchString(t.Name) {
+	for j := range p.over {
+		v := &p.over[j]
+		if !strings.Contains(t.Name, v.literal) || !v.re.MatchString(t.Name) {
 			continue
 		}
 		p.hit[j] = true
 		if !v.cpu {
 			return int16(v.buffer), nil
 		}
-		list = p.lists[len(p.devices)]
+		list = cpu
 		break
 	}
 	for _, b := range list {
-		if p.runs(t, op, b) {
+		if p.runs(&t, op, b) {
 			return int16(b), nil
 		}
 	}

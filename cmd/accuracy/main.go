@@ -23,6 +23,7 @@ import (
 	"weigh/estimate/sched"
 	"weigh/inspect/arch"
 	"weigh/inspect/graph"
+	"weigh/inspect/model"
 )
 
 func main() {
@@ -35,7 +36,7 @@ func main() {
 type options struct {
 	archs, models, rows map[string]bool
 	verbose, peak, all  bool
-	fit                 bool
+	fit, bound          bool
 	write               string
 }
 
@@ -59,6 +60,7 @@ func run(out io.Writer, args []string) error {
 	f.BoolVar(&o.verbose, "v", false, "print each wrong row")
 	f.BoolVar(&o.all, "vv", false, "print each row")
 	f.BoolVar(&o.peak, "peak", false, "with -v or -vv: print what lay in each compute buffer at its peak")
+	f.BoolVar(&o.bound, "bound", false, "compare the upper bound for architectures without a graph, on all architectures")
 	f.BoolVar(&o.fit, "fit", true, "compare the choices of --fit too")
 	f.StringVar(&o.write, "write", "", "write the report to `file`")
 	if err := f.Parse(args); err != nil {
@@ -159,7 +161,7 @@ func (t *truth) compare(o *options) []*result {
 
 func (t *truth) check(r *row, o *options) (res *result) {
 	res = &result{row: r}
-	if a := arch.Lookup(r.Arch); a == nil || a.Build == nil {
+	if a := arch.Lookup(r.Arch); (a == nil || a.Build == nil) && !o.bound {
 		res.noRow = true
 		return res
 	}
@@ -180,7 +182,7 @@ func (t *truth) check(r *row, o *options) (res *result) {
 		return res
 	}
 	eo.Explain = o.peak
-	res.b, res.err = estimate.Run(m, eo)
+	res.b, res.err = o.estimate(m, eo)
 	if res.err != nil || !r.OK {
 		return res
 	}
@@ -211,6 +213,13 @@ func (t *truth) check(r *row, o *options) (res *result) {
 		}
 	}
 	return res
+}
+
+func (o *options) estimate(m *model.Model, eo estimate.Options) (*estimate.Breakdown, error) {
+	if o.bound {
+		return estimate.UpperBound(m, eo)
+	}
+	return estimate.Run(m, eo)
 }
 
 func sorted[V any](m map[string]V) []string {

@@ -288,10 +288,7 @@ func (mem *Memory) Tensors(f func(layer int, typ formats.DType, ne [3]int64, nam
 	if mem == nil {
 		return
 	}
-	for _, k := range []*Cache{mem.KV, mem.SWA, mem.Idx, mem.CSA, mem.HCA} {
-		if k == nil {
-			continue
-		}
+	for _, k := range mem.Caches() {
 		for _, l := range k.Layers {
 			if l.SharedWith {
 				continue
@@ -314,4 +311,15 @@ func (mem *Memory) Tensors(f func(layer int, typ formats.DType, ne [3]int64, nam
 	for _, t := range mem.More {
 		f(t.Layer, t.Type, t.Ne, t.Name)
 	}
+}
+
+// Caches returns the memory's key/value caches.
+func (mem *Memory) Caches() []*Cache {
+	var all []*Cache
+	for _, k := range []*Cache{mem.KV, mem.SWA, mem.Idx, mem.CSA, mem.HCA} {
+		if k != nil {
+			all = append(all, k)
+		}
+	}
+	return all
 }

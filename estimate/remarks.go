@@ -1,0 +1,42 @@
+package estimate
+
+import "fmt"
+
+// remarks adds what a reader should know of the settings: what llama.cpp warns
+// of, and what it settles differently from what was asked for.
+func (r *run) remarks(b *Breakdown) {
+	note := func(format string, args ...any) { b.Notes = append(b.Notes, fmt.Sprintf(format, args...)) }
+	s := r.s
+	if s.NCtxSeq > r.m.NCtxTrain {
+		note("the context of %d tokens for a sequence is longer than the %d the model was trained on", s.NCtxSeq, r.m.NCtxTrain)
+	}
+	if r.o.NUBatch > s.NUBatch {
+		note("-ub %d is more than a batch: llama.cpp takes %d", r.o.NUBatch, s.NUBatch)
+	}
+	if r.o.NCtx != 0 && r.o.NCtx != s.NCtx {
+		note("llama.cpp makes the context of %d tokens %d", r.o.NCtx, s.NCtx)
+	}
+	if n := len(r.o.TensorSplit); n > len(r.p.devices) && n > 0 {
+		note("-ts names %d devices, there are %d: the others are ignored", n, len(r.p.devices))
+	}
+	for i, hit := range r.p.hit {
+		if !hit {
+			note("-ot pattern %.80q matches no tensor", r.o.Overrides[i].Pattern)
+		}
+	}
+	if s.FlashAttnAuto && !s.FlashAttn && r.result != nil {
+		note("flash attention stays off: a device cannot run it for this model where its layers are")
+	}
+	if len(r.p.devices) == 0 && r.o.NGPULayers != nil && *r.o.NGPULayers > 0 {
+		note("-ngl %d without a device: everything stays on the CPU", *r.o.NGPULayers)
+	}
+	var host uint64
+	for i := range r.p.bytes {
+		if i >= len(r.p.devices) && i != r.p.c.Packed {
+			host += r.p.bytes[i]
+		}
+	}
+	if host > 0 && !r.o.NoMmap {
+		note("host weights are mapped from the file: the system can evict their pages")
+	}
+}
