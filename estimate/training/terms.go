@@ -288,8 +288,10 @@ func (b *builder) frozenWeights(sharded, offloaded bool) {
 	}
 	b.place(Weights, "frozen 4-bit weights", packed, sharded, offloaded,
 		fmt.Sprintf("%d parameters × (%s)", quantized, scales), "arXiv 2305.14314 §3; bitsandbytes functional.quantize_4bit")
-	b.place(Weights, "frozen embeddings and norms", mul(4, rest), sharded, offloaded,
-		fmt.Sprintf("%d parameters × 4 B", rest), "peft prepare_model_for_kbit_training, which casts them to 32 bits")
+	b.place(Weights, "frozen embeddings and norms", mul(2, rest), sharded, offloaded,
+		fmt.Sprintf("%d parameters × 2 B", rest), "bitsandbytes: only linear layers are packed")
+	b.place(Weights, "their cast to 32 bits", mul(2, rest), sharded, offloaded,
+		fmt.Sprintf("%d parameters × 2 B more", rest), "peft prepare_model_for_kbit_training")
 	b.term(Term{Kind: Overhead, Name: "one matrix dequantized", Bytes: mul(2, largest),
 		Formula: fmt.Sprintf("%d elements × 2 B", largest), Source: "bitsandbytes autograd MatMul4Bit"})
 }

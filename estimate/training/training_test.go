@@ -360,3 +360,22 @@ func BenchmarkFit(b *testing.B) {
 		}
 	}
 }
+
+// No tensor makes New panic, nor less memory than its weights take.
+func FuzzNew(f *testing.F) {
+	f.Add("blk.0.attn_q.weight", uint64(4096), uint64(1024), uint64(1), 0, 0, 8)
+	f.Add("token_embd.weight", uint64(1<<40), uint64(1<<30), uint64(0), 1, 3, -1)
+	f.Add("output.weight", uint64(0), uint64(1), uint64(1<<63), 2, 6, 3)
+	methods := []Method{Full, LoRA, QLoRA}
+	shardings := []Sharding{DDP, ZeRO1, ZeRO2, ZeRO3, FSDP, FSDPGradOp, HybridShard}
+	f.Fuzz(func(t *testing.T, name string, x, y, z uint64, method, sharding, width int) {
+		m := Model{Tensors: []Tensor{{name, []uint64{x, y, z}}}, Hidden: width, Vocab: width, Layers: []Layer{{Query: width, KeyValue: width, Heads: width, FF: width}}}
+		e, err := New(m, Recipe{Method: methods[uint(method)%3], Sharding: shardings[uint(sharding)%7], Optimizer: Adafactor})
+		if err != nil {
+			return
+		}
+		if least := e.Total / 4; e.PerGPU() < least {
+			t.Errorf("%d parameters in %d bytes", e.Total, e.PerGPU())
+		}
+	})
+}

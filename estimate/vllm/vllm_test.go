@@ -420,3 +420,26 @@ func TestNothingOverflows(t *testing.T) {
 		t.Errorf("a model of any size leaves %d bytes of cache", e.KVHigh)
 	}
 }
+
+// No tensor or layer makes New panic, nor a share larger than the padded whole.
+func FuzzNew(f *testing.F) {
+	f.Add("blk.0.attn_qkv.weight", uint64(4096), uint64(6144), uint64(1<<20), 0, 8, 128, 2, 1)
+	f.Add("blk.", uint64(0), uint64(0), uint64(1<<63), 4, 1, 576, 1, 2)
+	f.Add("blk.99999999999999999999.x", uint64(1), uint64(3), uint64(9), 3, 0, -1, 16, 1)
+	kinds := []LayerKind{FullAttention, SlidingAttention, ChunkedAttention, LatentAttention, Recurrent, Stateless}
+	f.Fuzz(func(t *testing.T, name string, x, y, n uint64, kind, kv, dim, tp, pp int) {
+		l := Layer{Kind: kinds[uint(kind)%6], HeadsKV: kv, KeyDim: dim, ValueDim: dim, Window: dim, StateBytes: n}
+		m := Model{Heads: 16, FF: 16, Hidden: dim, Vocab: dim, ContextLength: dim, Layers: []Layer{l, l, {}},
+			Tensors: []Tensor{{Name: name, Type: formats.MXFP4, Shape: []uint64{x, y, 2}, Bytes: n}}}
+		e, err := New(m, h100(), Options{TensorParallel: tp, PipelineParallel: pp})
+		if err != nil {
+			return
+		}
+		if e.KVLow > e.KVHigh || e.BlocksLow > e.BlocksHigh || e.MaxLenLow > e.MaxLenHigh {
+			t.Errorf("cache of %d to %d bytes, %d to %d blocks, %d to %d tokens", e.KVLow, e.KVHigh, e.BlocksLow, e.BlocksHigh, e.MaxLenLow, e.MaxLenHigh)
+		}
+		if e.KVHigh > e.Budget {
+			t.Errorf("a cache of %d bytes in a budget of %d", e.KVHigh, e.Budget)
+		}
+	})
+}
