@@ -3,6 +3,7 @@ package estimate
 import (
 	"fmt"
 	"regexp"
+	"slices"
 	"sort"
 	"strconv"
 	"strings"
@@ -275,7 +276,7 @@ func (p *placement) weights() error {
 		il, base, suffix := parse(t.Name)
 		k := kindOf(base, suffix, p.row.Scan)
 		p.kinds[i], p.buf[i] = k, -1
-		if k.op == graph.OpNone || p.skipped(t.Name, il) {
+		if k.op == graph.OpNone || p.skipped(t.Name, base, il) {
 			continue
 		}
 		if k.op == graph.OpRope && il < 0 {
@@ -308,11 +309,11 @@ func (p *placement) weights() error {
 }
 
 // skipped reports whether the tensor is not loaded.
-func (p *placement) skipped(name string, il int) bool {
+func (p *placement) skipped(name, base string, il int) bool {
 	if p.row.Skip != nil && p.row.Skip(p.m, name, il, p.o.MTP) {
 		return true
 	}
-	if p.m.NLayerNext == 0 || p.m.RouterLayer >= 0 || il < p.m.NLayer() {
+	if p.m.NLayerNext == 0 || p.m.RouterLayer >= 0 || il < p.m.NLayer() || slices.Contains(p.row.Always, base) {
 		return false
 	}
 	return p.row.NextN == arch.NextNNever || p.row.NextN == arch.NextNMTP && !p.o.MTP
@@ -322,7 +323,7 @@ func (p *placement) skipped(name string, il int) bool {
 // each buffer type.
 func (p *placement) ropeFactors(i int) error {
 	for il := range p.m.NLayerAll {
-		if p.skipped(p.m.Tensors[i].Name, il) {
+		if p.skipped(p.m.Tensors[i].Name, "", il) {
 			continue
 		}
 		at := il

@@ -35,6 +35,14 @@ const (
 	NextNKeep               // always loaded
 )
 
+// nextNFFN are the feed-forward tensors of NextN blocks that some architectures
+// load without multi-token prediction too.
+var nextNFFN = []string{
+	"ffn_gate", "ffn_down", "ffn_up", "ffn_gate_inp", "exp_probs_b", "ffn_gate_exps", "ffn_down_exps", "ffn_up_exps",
+	"ffn_gate_up_exps", "ffn_gate_shexp", "ffn_up_shexp", "ffn_down_shexp", "nextn.embed_tokens", "nextn.shared_head_head",
+	"nextn.shared_head_norm",
+}
+
 // A Quirk is a turn that llama.cpp's shared blocks take for few architectures
 // only (the tests of "arch ==" in src/llama-graph.cpp@v0.5.0).
 type Quirk struct {
@@ -64,6 +72,7 @@ type Arch struct {
 	SameKV    bool           // keys and values must be cached in one type; MLA implies it
 	Tie       Tie
 	NextN     NextN
+	Always    []string // tensors of NextN blocks, without suffix, that are loaded in any case
 	Quirk     Quirk
 
 	// Load reads the hyper-parameters that the common ones do not cover.

@@ -11,7 +11,7 @@ var _ = register(
 	&Arch{Name: "afmoe", Rope: model.RopeNeoX, Load: loadAFMoE, Build: afmoe, Source: "src/models/afmoe.cpp@v0.5.0"},
 	&Arch{Name: "muse-glimmer", Rope: model.RopeNorm, Load: loadMuse, Build: muse, Source: "src/models/muse-glimmer.cpp@v0.5.0"},
 	&Arch{Name: "laguna", Rope: model.RopeNeoX, Load: loadLaguna, Build: laguna, Source: "src/models/laguna.cpp@v0.5.0"},
-	&Arch{Name: "step35", Rope: model.RopeNeoX, Load: loadStep35, Build: step35, Source: "src/models/step35.cpp@v0.5.0"},
+	&Arch{Name: "step35", Rope: model.RopeNeoX, Always: append([]string{"attn_q_norm", "attn_k_norm", "attn_gate"}, nextNFFN...), Load: loadStep35, Build: step35, Source: "src/models/step35.cpp@v0.5.0"},
 )
 
 // optionalWindow reads a window that the model may not have.

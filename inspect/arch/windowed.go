@@ -26,9 +26,9 @@ var _ = register(
 		Build:  maple,
 		Source: "src/models/maple.cpp@v0.5.0",
 	},
-	&Arch{Name: "hy_v3", Rope: model.RopeNeoX, Load: loadMoE(model.GatingSigmoid), Build: hyV3, Source: "src/models/hy-v3.cpp@v0.5.0"},
+	&Arch{Name: "hy_v3", Rope: model.RopeNeoX, Always: nextNFFN, Load: loadMoE(model.GatingSigmoid), Build: hyV3, Source: "src/models/hy-v3.cpp@v0.5.0"},
 	&Arch{Name: "mimo2", Rope: model.RopeNeoX, Load: loadMimo2, Build: mimo2, Source: "src/models/mimo2.cpp@v0.5.0"},
-	&Arch{Name: "cohere2moe", Rope: model.RopeNorm, Load: loadCohere2MoE, Build: cohere2MoE, Source: "src/models/cohere2moe.cpp@v0.5.0"},
+	&Arch{Name: "cohere2moe", Rope: model.RopeNorm, Always: []string{"nextn.embed_tokens", "nextn.shared_head_head", "nextn.shared_head_norm"}, Load: loadCohere2MoE, Build: cohere2MoE, Source: "src/models/cohere2moe.cpp@v0.5.0"},
 	&Arch{Name: "glm4moe", Rope: model.RopeNeoX, Load: loadGLM4MoE, Build: glm4MoE, Source: "src/models/glm4-moe.cpp@v0.5.0"},
 )
 
