@@ -1,5 +1,7 @@
 package rules
 
+import "math"
+
 // LoRA returns can-it-run-llm's memory for training a share of the parameters,
 // given in percent, as adapters beside the frozen model.
 //
@@ -22,7 +24,7 @@ func GPUs(n, memory uint64) int {
 	if n%memory > 0 {
 		count++
 	}
-	return int(min(count, 1<<31))
+	return int(min(count, math.MaxInt32))
 }
 
 // LMStudioLayers returns how many layers LM Studio's rule puts on a card: those

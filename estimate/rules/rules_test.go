@@ -218,7 +218,7 @@ func TestAdvice(t *testing.T) {
 	for _, tt := range []struct {
 		n, memory uint64
 		want      int
-	}{{0, 24, 0}, {24, 24, 1}, {25, 24, 2}, {5, 0, 0}, {math.MaxUint64, 1, 1 << 31}} {
+	}{{0, 24, 0}, {24, 24, 1}, {25, 24, 2}, {5, 0, 0}, {math.MaxUint64, 1, math.MaxInt32}} {
 		if got := GPUs(tt.n, tt.memory); got != tt.want {
 			t.Errorf("%d bytes take %d cards of %d, want %d", tt.n, got, tt.memory, tt.want)
 		}

@@ -112,7 +112,7 @@ func TestDeepSpeedsOwnEstimates(t *testing.T) {
 	}
 	e := estimate(t, llama8B(), Recipe{Sharding: ZeRO3, GPUs: 8})
 	if gpu, _, ok := e.DeepSpeed(); !ok || gpu != 4*4096*128256+18*params8B/8 {
-		t.Errorf("llama-3.1-8b on 8 GPUs: %d bytes, want %d", gpu, 4*4096*128256+18*params8B/8)
+		t.Errorf("llama-3.1-8b on 8 GPUs: %d bytes, want %d", gpu, uint64(4*4096*128256+18*params8B/8))
 	}
 	if _, _, ok := estimate(t, llama8B(), Recipe{Sharding: ZeRO3, Method: LoRA}).DeepSpeed(); ok {
 		t.Error("DeepSpeed's estimators cover adapters")
@@ -247,7 +247,7 @@ func TestQLoRA(t *testing.T) {
 
 func TestFit(t *testing.T) {
 	m := llama8B()
-	const gpu = 24 << 30
+	const gpu = uint64(24 << 30)
 	for name, tt := range map[string]struct {
 		r    Recipe
 		vary Variable
