@@ -375,6 +375,7 @@ type deviceDocument struct {
 	UUID              *string           `json:"uuid"`
 	Backend           *string           `json:"backend"`
 	Driver            *string           `json:"driver"`
+	CUDA              *string           `json:"cuda_version"`
 	MemoryTotal       *uint64           `json:"memory_total"`
 	MemoryFree        *uint64           `json:"memory_free"`
 	MemoryReserved    *uint64           `json:"memory_reserved"`
@@ -477,7 +478,7 @@ func newGPUsDocument(m hw.Machine, findings []detect.Finding, reserve uint64) gp
 // newDeviceDocument returns the JSON of a device.
 func newDeviceDocument(d hw.Device, reserve uint64) deviceDocument {
 	doc := deviceDocument{
-		Index: d.Index, Name: d.Name, Vendor: known(d.Vendor), UUID: known(d.UUID), Backend: known(d.Backend), Driver: known(d.Driver),
+		Index: d.Index, Name: d.Name, Vendor: known(d.Vendor), UUID: known(d.UUID), Backend: known(d.Backend), Driver: known(d.Driver), CUDA: known(d.CUDA),
 		MemoryTotal: d.MemoryTotal, MemoryFree: d.MemoryFree, MemoryReserved: known(d.MemoryReserved),
 		ComputeCapability: known(d.ComputeCapability.String()), Architecture: known(d.Arch), Multiprocessors: known(d.SMs),
 		BandwidthBps: known(d.BandwidthBps), FP16Flops: known(d.FP16Flops), FP32Flops: known(d.FP32Flops),

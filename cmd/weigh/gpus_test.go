@@ -80,7 +80,7 @@ func desktop() (hw.Machine, []detect.Finding) {
 	size := func(mib uint64) *uint64 { n := mib << 20; return &n }
 	return hw.Machine{
 			Devices: []hw.Device{{
-				Name: "NVIDIA GeForce RTX 4090", Vendor: "nvidia", Backend: hw.CUDA, Driver: "580.95.05", UUID: "GPU-1",
+				Name: "NVIDIA GeForce RTX 4090", Vendor: "nvidia", Backend: hw.CUDA, Driver: "580.95.05", CUDA: "13.0", UUID: "GPU-1",
 				MemoryTotal: size(24564), MemoryFree: size(18657), MemoryReserved: 487 << 20,
 				ComputeCapability: hw.Capability{Major: 8, Minor: 9}, SMs: 128, BandwidthBps: 1_008_048_000_000, PCIe: hw.PCIe{Gen: 4, Width: 16},
 				PowerLimitMilliW: 450_000, DisplayActive: true,

@@ -31,6 +31,7 @@ type Device struct {
 	UUID    string
 	Backend string // CUDA, ROCm, Vulkan, Metal or SYCL; "" of a remote device whose server does not say
 	Driver  string // version of the driver
+	CUDA    string // highest version of CUDA that the driver takes
 
 	MemoryTotal    *uint64 // bytes
 	MemoryFree     *uint64 // bytes, before a new process's own context

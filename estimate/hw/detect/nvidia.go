@@ -184,7 +184,7 @@ func (r nvidiaReport) devices(s Source, host hw.Host) ([]hw.Device, []Finding) {
 			continue
 		}
 		d := gpu.device(r.Way, host)
-		d.Driver = r.Driver
+		d.Driver, d.CUDA = r.Driver, r.CUDA
 		for j := range d.UsedBy {
 			if p := &d.UsedBy[j]; p.Name == "" {
 				p.Name = processName(s.Root, p.PID)
