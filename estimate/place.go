@@ -347,12 +347,16 @@ func (p *placement) ropeFactors(i int) error {
 func (p *placement) tied() error {
 	x := p.m.Index
 	i := x.Global("token_embd.weight")
-	if p.row.Tie != arch.TieCopy || i < 0 || p.buf[i] < 0 || x.Global("output.weight") >= 0 {
+	twice := p.row.Tie == arch.TieTwice
+	if p.row.Tie != arch.TieCopy && !twice || i < 0 || p.buf[i] < 0 || x.Global("output.weight") >= 0 {
 		return nil
 	}
 	b, err := p.pick(i, graph.OpMulMat, p.m.NLayerAll)
 	if err != nil {
 		return err
+	}
+	if twice && p.buf[i] == b {
+		return p.add(i, b)
 	}
 	return p.copy(i, p.m.NLayerAll, b)
 }

@@ -23,6 +23,7 @@ const (
 	TieCopy  Tie = iota // token_embd is loaded once more, where the output layer is (TENSOR_DUPLICATED)
 	TieShare            // token_embd itself is used, wherever it is
 	TieNone             // the architecture has no output matrix
+	TieTwice            // TieCopy, but there are two even in one buffer: the copy is made first
 )
 
 // NextN says when an architecture's NextN blocks are loaded.

@@ -8,11 +8,11 @@ import (
 
 var _ = register(
 	&Arch{
-		Name: "gemma3n", Rope: model.RopeNeoX, Load: loadGemma3n, Memory: sharedTail, Build: gemma3n,
+		Name: "gemma3n", Rope: model.RopeNeoX, Tie: TieTwice, Load: loadGemma3n, Memory: sharedTail, Build: gemma3n,
 		Source: "src/models/gemma3n.cpp@v0.5.0",
 	},
 	&Arch{
-		Name: "gemma4", Rope: model.RopeNeoX, Load: loadGemma4, Memory: sharedTail, Build: gemma4,
+		Name: "gemma4", Rope: model.RopeNeoX, Tie: TieTwice, Load: loadGemma4, Memory: sharedTail, Build: gemma4,
 		Layer: fullAttnFactors, Source: "src/models/gemma4.cpp@v0.5.0",
 	},
 )
