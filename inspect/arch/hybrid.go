@@ -1,8 +1,6 @@
 package arch
 
 import (
-	"weigh/formats"
-	"weigh/inspect/graph"
 	"weigh/inspect/model"
 )
 
@@ -56,39 +54,10 @@ func (b *Builder) per(n, d int, what string) int64 {
 // attention grows with the batch.
 func deltaBudget(*model.Model) (perToken, perTensor int) { return 40, 32 }
 
-// InpMTP returns the inputs of a NextN block: the tokens' embeddings, from a
-// table of the block's own where it has one, and the trunk's hidden state.
-func (b *Builder) InpMTP(il int) (tokens, hidden *graph.Tensor) {
-	ids := b.InputT("inp_tokens", formats.I32, int64(b.NTokens))
-	table := b.W(il, "nextn.embed_tokens.weight")
-	if table == nil {
-		table = b.TokEmbd()
-	}
-	hidden = b.InputT("mtp_h_input", formats.F32, int64(b.NEmbd), int64(b.NTokens))
-	return b.GetRows(table, ids), hidden
-}
-
-// FuseMTP norms the inputs of NextN block il and projects both onto the width
-// of the residual stream.
-func (b *Builder) FuseMTP(tokens, hidden *graph.Tensor, il int) *graph.Tensor {
-	h := b.LayerNorm(hidden, "nextn.hnorm", NormRMS, il)
-	e := b.LayerNorm(tokens, "nextn.enorm", NormRMS, il)
-	return b.MM(b.W(il, "nextn.eh_proj.weight"), b.Concat(e, h, 0), b.W(il, "nextn.eh_proj.scale"))
-}
-
-// HeadMTP appends the output matrix of NextN block il, or the model's.
-func (b *Builder) HeadMTP(cur *graph.Tensor, il int) {
-	if w := b.W(il, "nextn.shared_head_head.weight"); w != nil {
-		b.Logits(b.MM(w, cur, b.W(il, "nextn.shared_head_head.scale")))
-		return
-	}
-	b.Logits(b.MM(b.OutputW(), cur, b.T("output.scale")))
-}
-
-// layerMTP returns the only NextN block.
-func (b *Builder) layerMTP() int {
+// onlyNextN refuses an MTP graph of a model with several NextN blocks, which
+// llama.cpp does not build.
+func (b *Builder) onlyNextN() {
 	if b.NLayerNext != 1 {
 		b.Fail("%d NextN blocks, llama.cpp builds an MTP graph for one", b.NLayerNext)
 	}
-	return b.NLayer()
 }

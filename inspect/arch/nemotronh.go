@@ -106,15 +106,12 @@ func (b *Builder) latentExperts(cur *graph.Tensor, used, il int) *graph.Tensor {
 
 // nemotronHMTP drafts with the NextN block: attention and experts.
 func nemotronHMTP(b *Builder) {
-	il := b.layerMTP()
-	tokens, hidden := b.InpMTP(il)
+	b.onlyNextN()
+	inpSA, il := b.nextN(NormRMS)
 	outIDs := b.InpOutIDs()
 	in := b.InpKV()
-	inpSA := b.FuseMTP(tokens, hidden, il)
 	cur := b.nemotronHAttn(in, b.LayerNorm(inpSA, "attn_norm", NormRMS, il), il)
 	cur = b.GetRows(b.Add(cur, inpSA), outIDs)
 	ffn := b.latentExperts(b.LayerNorm(cur, "post_attention_norm", NormRMS, il), b.NExpertUsed(0), il)
-	cur = b.Norm(b.Add(ffn, cur), b.W(il, "nextn.shared_head_norm.weight"), nil, NormLayer, -1)
-	b.HNextN(cur)
-	b.HeadMTP(cur, il)
+	b.Logits(b.nextNHead(b.Add(ffn, cur), nil, nil, NormLayer, il))
 }

@@ -25,8 +25,8 @@ func (b *Builder) nextN(typ NormType) (cur *graph.Tensor, il int) {
 	return b.MM(b.W(il, "nextn.eh_proj.weight"), b.Concat(e, h, 0), b.W(il, "nextn.eh_proj.scale")), il
 }
 
-// nextNHead norms a NextN block's output, picks the rows of outputs and
-// returns the logits. norm is the weight that stands in for
+// nextNHead norms a NextN block's output, picks the rows of outputs, unless
+// outIDs is nil, and returns the logits. norm is the weight that stands in for
 // nextn.shared_head_norm.
 func (b *Builder) nextNHead(cur, outIDs, norm *graph.Tensor, typ NormType, il int) *graph.Tensor {
 	if w := b.W(il, "nextn.shared_head_norm.weight"); w != nil {
@@ -34,7 +34,9 @@ func (b *Builder) nextNHead(cur, outIDs, norm *graph.Tensor, typ NormType, il in
 	}
 	cur = b.Norm(cur, norm, nil, typ, -1)
 	b.HNextN(cur)
-	cur = b.GetRows(cur, outIDs)
+	if outIDs != nil {
+		cur = b.GetRows(cur, outIDs)
+	}
 	head, scale := b.W(il, "nextn.shared_head_head.weight"), b.W(il, "nextn.shared_head_head.scale")
 	if head == nil {
 		head, scale = b.OutputW(), b.T("output.scale")

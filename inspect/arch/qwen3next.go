@@ -95,28 +95,19 @@ func (w qwenHybrid) block(b *Builder, cur *graph.Tensor, il int) *graph.Tensor {
 
 // mtp drafts with the NextN block: a layer with gated attention.
 func (w qwenHybrid) mtp(b *Builder) {
-	il := b.layerMTP()
-	tokens, hidden := b.InpMTP(il)
+	b.onlyNextN()
+	inpSA, il := b.nextN(NormRMS)
 	pos := b.InpPos()
 	outIDs := b.InpOutIDs()
 	in := b.InpKV()
-	inpSA := b.FuseMTP(tokens, hidden, il)
 	cur := b.LayerNorm(inpSA, "attn_norm", NormRMS, il)
 	cur = b.gatedAttention(in, cur, pos, false, il)
 	if w.split {
 		cur, inpSA = b.GetRows(cur, outIDs), b.GetRows(inpSA, outIDs)
+		outIDs = nil
 	}
 	cur = w.block(b, b.Add(cur, inpSA), il)
-	norm := b.W(il, "nextn.shared_head_norm.weight")
-	if norm == nil {
-		norm = b.OutputNorm()
-	}
-	cur = b.Norm(cur, norm, nil, NormRMS, -1)
-	b.HNextN(cur)
-	if !w.split {
-		cur = b.GetRows(cur, outIDs)
-	}
-	b.HeadMTP(cur, il)
+	b.Logits(b.nextNHead(cur, outIDs, b.OutputNorm(), NormRMS, il))
 }
 
 // gatedAttention is attention whose query projection holds a gate for each
