@@ -158,7 +158,9 @@ func (r *run) memory() error {
 			return
 		}
 		b := r.p.Cache(il)
-		r.context[b] += padded(&r.p.c.Buffers[b], typ, [4]int64{ne[0], ne[1], ne[2], 1})
+		size := padded(&r.p.c.Buffers[b], typ, [4]int64{ne[0], ne[1], ne[2], 1})
+		r.context[b] += size
+		r.tallyCache(int(b), name, typ, ne, size)
 	})
 	return bad
 }
@@ -222,13 +224,49 @@ func (r *run) compute() error {
 			return err
 		}
 	}
-	c.NoAlloc, c.Explain = true, r.o.Explain
+	c.NoAlloc, c.Explain = !r.o.Allocated, r.o.Explain
 	r.result, err = sched.Pack(g, c)
 	if err != nil {
 		return err
 	}
+	if r.o.Allocated {
+		if err := r.generation(tokens); err != nil {
+			return err
+		}
+	}
 	r.g = g
 	r.s.Nodes, r.s.Splits = len(g.Nodes), r.result.Splits
+	return nil
+}
+
+// generation packs the other graphs that llama.cpp reserves, and keeps the most
+// that any of them takes.
+func (r *run) generation(tokens int) error {
+	seqs := r.c.NSeqMax
+	tg, err := r.graph(seqs, seqs)
+	if err != nil {
+		return err
+	}
+	graphs := []*graph.Graph{tg}
+	if r.row.OneSeq && seqs > 1 {
+		one, err := r.batch(tokens, 1, min(tokens, r.s.NOutputs))
+		if err != nil {
+			return err
+		}
+		graphs = append(graphs, one)
+	}
+	for i, g := range graphs {
+		res, err := sched.Pack(g, r.p.c)
+		if err != nil {
+			return err
+		}
+		if i == 0 {
+			r.s.NodesTG, r.s.SplitsTG = len(g.Nodes), res.Splits
+		}
+		for d, n := range res.Compute {
+			r.result.Compute[d] = max(r.result.Compute[d], n)
+		}
+	}
 	return nil
 }
 
@@ -238,11 +276,21 @@ func (r *run) prompt(tokens int) (*graph.Graph, error) {
 }
 
 func (r *run) graph(tokens, outputs int) (*graph.Graph, error) {
-	u := arch.Batch{NTokens: tokens, NSeqs: r.c.NSeqMax, NSeqTokens: tokens / r.c.NSeqMax, NOutputs: outputs}
+	return r.batch(tokens, r.c.NSeqMax, outputs)
+}
+
+// batch returns the graph of a micro-batch. A graph that cannot be built is
+// where llama.cpp ends with an assertion.
+func (r *run) batch(tokens, seqs, outputs int) (*graph.Graph, error) {
+	u := arch.Batch{NTokens: tokens, NSeqs: seqs, NSeqTokens: tokens / seqs, NOutputs: outputs}
 	if r.c.MTP {
 		u.Kind = arch.GraphMTP
 	}
-	return arch.Build(r.m, r.c, r.mem, u, r.p)
+	g, err := arch.Build(r.m, r.c, r.mem, u, r.p)
+	if err != nil {
+		return nil, fmt.Errorf("llama.cpp v0.5.0 would abort on this model with these settings: %w", err)
+	}
+	return g, nil
 }
 
 // maxNodes returns llama.cpp's node budget.
@@ -317,6 +365,7 @@ func (r *run) breakdown() *Breakdown {
 	}
 	for i := range c.Buffers {
 		m := Memory{Name: c.Buffers[i].Name, Device: -1, Model: r.p.bytes[i], Context: r.context[i], Compute: compute[i], Peak: peak[i]}
+		m.Terms = r.terms(i, compute[i])
 		if i < len(r.p.devices) {
 			m.Device = deviceIndex(r.o.Devices, &r.p.devices[i])
 			b.Devices = append(b.Devices, m)

@@ -113,6 +113,10 @@ type Options struct {
 	Target        *model.Model
 	TargetOptions *Options
 
+	// Allocated asks for compute buffers as they are when memory is really
+	// allocated, which llama.cpp's own measurement can exceed or miss by little.
+	Allocated bool
+
 	Explain bool // say what lay in each compute buffer at its peak
 }
 

@@ -32,9 +32,10 @@ type placement struct {
 	hit     []bool  // by override: whether it matched a tensor
 	buf     []int16 // buffer of each tensor, -1 for one that is not loaded
 	kinds   []kind
-	copies  map[copyKey]int16 // buffers of tensors that several layers keep a copy of
-	tensors int               // tensors that are loaded, copies too
-	bytes   []uint64          // by buffer: the weights, padded
+	copies  map[copyKey]int16   // buffers of tensors that several layers keep a copy of
+	tensors int                 // tensors that are loaded, copies too
+	bytes   []uint64            // by buffer: the weights, padded
+	groups  [][groupCount]tally // the same by group
 
 	supported map[opKey]uint64 // by operator: a bit for each buffer type, and one in the upper half for each that was asked about
 }
@@ -270,6 +271,7 @@ func (p *placement) weights() error {
 	n := len(p.m.Tensors)
 	p.buf, p.kinds = make([]int16, n), make([]kind, n)
 	p.bytes = make([]uint64, len(p.c.Buffers))
+	p.groups = make([][groupCount]tally, len(p.c.Buffers))
 	p.copies = map[copyKey]int16{}
 	for i := range p.m.Tensors {
 		t := &p.m.Tensors[i]
@@ -301,9 +303,7 @@ func (p *placement) weights() error {
 			return err
 		}
 		p.buf[i] = b
-		if err := p.add(i, b); err != nil {
-			return err
-		}
+		p.add(i, b, groupOf(k))
 	}
 	return p.tied()
 }
@@ -336,9 +336,7 @@ func (p *placement) ropeFactors(i int) error {
 		if err != nil {
 			return err
 		}
-		if err := p.copy(i, il, b); err != nil {
-			return err
-		}
+		p.copy(i, il, b)
 	}
 	return nil
 }
@@ -356,14 +354,16 @@ func (p *placement) tied() error {
 		return err
 	}
 	if twice && p.buf[i] == b {
-		return p.add(i, b)
+		p.add(i, b, groupCopies)
+		return nil
 	}
-	return p.copy(i, p.m.NLayerAll, b)
+	p.copy(i, p.m.NLayerAll, b)
+	return nil
 }
 
 // copy notes that a layer's copy of tensor i is in buffer b, which holds at
 // most one.
-func (p *placement) copy(i, layer int, b int16) error {
+func (p *placement) copy(i, layer int, b int16) {
 	have := p.buf[i] == b
 	if p.buf[i] < 0 {
 		p.buf[i] = b
@@ -372,18 +372,19 @@ func (p *placement) copy(i, layer int, b int16) error {
 		have = have || int(k.tensor) == i && other == b
 	}
 	p.copies[copyKey{int32(i), int32(layer)}] = b
-	if have {
-		return nil
+	if !have {
+		p.add(i, b, groupCopies)
 	}
-	return p.add(i, b)
 }
 
 // add counts tensor i in buffer b.
-func (p *placement) add(i int, b int16) error {
+func (p *placement) add(i int, b int16, g group) {
 	t := &p.m.Tensors[i]
+	n := padded(&p.c.Buffers[b], t.Type, dims(t.Shape))
 	p.tensors++
-	p.bytes[b] += padded(&p.c.Buffers[b], t.Type, dims(t.Shape))
-	return nil
+	p.bytes[b] += n
+	p.groups[b][g].n++
+	p.groups[b][g].bytes += n
 }
 
 // check rejects tensors that ggml has no type for or whose size would not fit

@@ -70,6 +70,7 @@ type Arch struct {
 	Scan      bool           // ssm_a goes into a state-space scan (LLM_TENSOR_SSM_A, not _NOSCAN)
 	Encoder   bool           // has an encoder pass of its own (llama_model_has_encoder)
 	NoFlash   bool           // llama.cpp forces flash attention off
+	OneSeq    bool           // one long sequence can take a larger graph than several short ones, and is reserved too
 	SameKV    bool           // keys and values must be cached in one type; MLA implies it
 	Tie       Tie
 	NextN     NextN
