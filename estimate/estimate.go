@@ -104,7 +104,8 @@ type run struct {
 	s   *Settings
 	mem *arch.Memory
 
-	context []uint64     // bytes by buffer
+	context []uint64 // bytes by buffer
+	caches  []cacheTally
 	g       *graph.Graph // of a full micro-batch
 	result  *sched.Result
 	bound   []uint64 // upper bound of compute by device, where there is no graph
