@@ -81,13 +81,17 @@ func newGPUsCmd() *cobra.Command {
 // machine returns the machine to plan for: the one detected, or with the devices
 // of --gpu instead of its own, and those of --rpc after them.
 func machine(ctx context.Context, gpus, rpc, rpcMemory []string) (hw.Machine, []detect.Finding, error) {
-	m, findings := detect.Machine(ctx)
-	if len(gpus) > 0 {
+	var m hw.Machine
+	var findings []detect.Finding
+	if len(gpus) == 0 {
+		m, findings = detect.Machine(ctx)
+	} else {
 		devices, err := namedDevices(gpus)
 		if err != nil {
 			return hw.Machine{}, nil, err
 		}
-		m.Devices, findings = devices, nil
+		m.Devices = devices
+		m.Host, findings = detect.Host()
 	}
 	remote, err := remoteDevices(ctx, rpc, rpcMemory)
 	if err != nil {
@@ -158,7 +162,7 @@ const barWidth = 32
 // printMachine writes the machine for people.
 func printMachine(w io.Writer, style render.Style, m hw.Machine, findings []detect.Finding, reserve uint64) {
 	if len(m.Devices) == 0 {
-		fmt.Fprintln(w, "No GPU that llama.cpp could use: models run on the CPU.")
+		fmt.Fprint(w, "No GPU that llama.cpp could use: models run on the CPU.\n\n")
 	}
 	for _, d := range m.Devices {
 		printDevice(w, style, d, reserve)

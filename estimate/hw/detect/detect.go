@@ -84,6 +84,10 @@ func Local() Source {
 // Machine detects this machine.
 func Machine(ctx context.Context) (hw.Machine, []Finding) { return Local().Machine(ctx) }
 
+// Host detects the host alone, and asks no driver: for devices that the user
+// names.
+func Host() (hw.Host, []Finding) { return Local().host() }
+
 // Machine detects the machine that s shows. It returns what it could read and
 // never an error: the findings say what it could not.
 func (s Source) Machine(ctx context.Context) (hw.Machine, []Finding) {

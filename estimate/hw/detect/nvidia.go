@@ -350,7 +350,7 @@ func (r reading) slice(d *hw.Device, way string) {
 // so or all devices are alike.
 func visible(env func(string) (string, bool), devices []hw.Device) ([]hw.Device, []Finding) {
 	order, _ := env("CUDA_DEVICE_ORDER")
-	alike := !slices.ContainsFunc(devices, func(d hw.Device) bool { return d.Name != devices[0].Name })
+	alike := !slices.ContainsFunc(devices, func(d hw.Device) bool { return d.Name != devices[0].Name && !d.MIG })
 	byBus := order == "PCI_BUS_ID" || alike
 	list, set := env("CUDA_VISIBLE_DEVICES")
 	if !set {
