@@ -31,6 +31,7 @@ type Model struct {
 	Path    string // as given
 	Class   string // the first of config.json's "architectures"
 	Type    string // "model_type"
+	Context int64  // trained context by config.json, 0 when it does not say; a converted GGUF may say another
 	Files   []File // with weights, in the order they are read
 	LeftOut []string
 
@@ -432,6 +433,7 @@ func (f *folder) model(path string) (*Model, error) {
 	if v, ok := f.config.Text()["tie_word_embeddings"].(bool); ok {
 		m.TieFlag = &v
 	}
+	m.Context, _ = f.config.Text().Int("max_position_embeddings", "n_positions", "n_ctx", "max_seq_len", "max_sequence_length", "seq_length", "model_max_length")
 	m.Tied = isTied(m)
 	m.Refused = refusal(q, m.Weights)
 	f.convert(m)
@@ -537,7 +539,7 @@ func (f *folder) convert(m *Model) {
 		case f.config == nil:
 			f.shapesOnly(m)
 		case m.Class != "":
-			m.Notes = append(m.Notes, fmt.Sprintf("llama.cpp's converter does not know the class %.80q", m.Class))
+			m.Notes = append(m.Notes, fmt.Sprintf("there is no rule for the class %.80q: neither llama.cpp's converter nor its text models cover it, as far as known here", m.Class))
 		default:
 			f.shapesOnly(m)
 		}

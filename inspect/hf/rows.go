@@ -64,10 +64,11 @@ func writeNext(c *converter) {
 }
 
 // moe are the keys of most mixtures of experts in DeepSeek's spelling.
-const moe = `expert_feed_forward_length=moe_intermediate_size
+const moe = moeNoNorm + "expert_weights_norm=norm_topk_prob\n"
+
+const moeNoNorm = `expert_feed_forward_length=moe_intermediate_size
 	expert_shared_count=n_shared_experts|num_shared_experts
 	expert_weights_scale=routed_scaling_factor
-	expert_weights_norm=norm_topk_prob
 	leading_dense_block_count=first_k_dense_replace
 	`
 

@@ -8,11 +8,11 @@ import (
 
 var deepseekRows = []row{
 	{
-		hf: []string{"DeepseekForCausalLM"}, arch: "deepseek", params: all(rotateHead, keys(moe+`
+		hf: []string{"DeepseekForCausalLM"}, arch: "deepseek", params: all(rotateHead, keys(moeNoNorm+`
 			rope.scaling.type==none
 			vocab_size=vocab_size
 			expert_weights_scale==1.0
-			expert_count=n_routed_experts`), func(c *converter) { delete(c.meta, "deepseek.expert_weights_norm") }),
+			expert_count=n_routed_experts`)),
 	},
 	{
 		hf: []string{"DeepseekV2ForCausalLM", "DeepseekV3ForCausalLM", "KimiVLForConditionalGeneration", "KimiK25ForConditionalGeneration",

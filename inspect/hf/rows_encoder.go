@@ -9,7 +9,12 @@ var encoderRows = []row{
 	{hf: []string{"BertModel", "BertForMaskedLM", "CamembertModel", "BertForSequenceClassification"}, arch: "bert", params: encoder, filter: bertFilter, modify: bertClassifier},
 	{hf: []string{"JinaBertModel", "JinaBertForMaskedLM"}, arch: "jina-bert-v2", params: encoder, filter: bertFilter, modify: bertClassifier},
 	{
-		hf: []string{"DistilBertModel", "DistilBertForMaskedLM", "DistilBertForSequenceClassification"}, arch: "bert", params: all(keys("attention.layer_norm_epsilon==1e-12"), encoder), modify: bertClassifier,
+		hf: []string{"DistilBertModel", "DistilBertForMaskedLM", "DistilBertForSequenceClassification"}, arch: "bert", params: encoder, modify: bertClassifier,
+		prepare: func(c *converter) {
+			if c.h.Find("layer_norm_eps", "layer_norm_epsilon", "norm_epsilon") == nil {
+				c.h["layer_norm_eps"] = 1e-12
+			}
+		},
 		filter: func(c *converter, name string) string {
 			name = strings.TrimPrefix(name, "distilbert.")
 			if strings.HasPrefix(name, "vocab_") {

@@ -1,6 +1,7 @@
 package hf
 
 import (
+	"math"
 	"strings"
 
 	"weigh/formats/hfconfig"
@@ -213,6 +214,9 @@ var expertRows = []row{
 			embedding_scale=embedding_multiplier_scale
 			logit_scale=output_multiplier_scale`,
 		params: func(c *converter) {
+			if !c.h.Has("attn_output_multiplier") {
+				c.put("attention.output_scale", 1/math.Sqrt(float64(max(c.headDim(), 1))))
+			}
 			if t := c.h.String("rope_type"); t == "yarn" || t == "original" {
 				c.put("rope.scaling.type", "yarn")
 				c.apply("rope.scaling.factor=scaling_factor\nrope.scaling.original_context_length=original_max_position_embeddings\nrope.scaling.yarn_ext_factor=extrapolation_factor\nrope.scaling.yarn_attn_factor=attn_factor\nrope.scaling.yarn_beta_fast=beta_fast\nrope.scaling.yarn_beta_slow=beta_slow")

@@ -164,7 +164,7 @@ var llamaRows = []row{
 	},
 	{hf: []string{"GraniteForCausalLM"}, arch: "granite", prepare: noHeadDim, set: graniteScales, params: llamaBase, filter: graniteFilter, extra: llama3Rope},
 	{hf: []string{"GraniteMoeForCausalLM", "GraniteMoeSharedForCausalLM"}, arch: "granitemoe", prepare: noHeadDim,
-		set: graniteScales, params: llamaBase, filter: graniteFilter, modify: graniteFused, extra: llama3Rope},
+		set: graniteScales + graniteShared, params: llamaBase, filter: graniteFilter, modify: graniteFused, extra: llama3Rope},
 	{
 		hf: []string{"GraniteSWAForCausalLM", "GraniteMoeSWAForCausalLM"}, arch: "granite_swa", prepare: noHeadDim, set: graniteScales, extra: llama3Rope,
 		params: all(llamaBase, func(c *converter) {
@@ -183,6 +183,9 @@ var llamaRows = []row{
 				rotated = append(rotated, n != 0 || v == true)
 			}
 			c.put("attention.rope_pattern", rotated)
+			if c.class == "GraniteMoeSWAForCausalLM" {
+				c.apply(graniteShared)
+			}
 		}),
 		filter: chain(graniteFilter, weightEnd("sinks")),
 		modify: func(_ *converter, t tensor) []tensor {
@@ -250,7 +253,10 @@ const graniteScales = `attention.scale=attention_multiplier
 	embedding_scale=embedding_multiplier
 	residual_scale=residual_multiplier
 	logit_scale=logits_scaling
-	expert_shared_feed_forward_length=shared_intermediate_size`
+	`
+
+// graniteShared is the key of Granite's models with experts.
+const graniteShared = "expert_shared_feed_forward_length=shared_intermediate_size"
 
 // graniteFilter leaves out the towers of Granite's speech and vision models.
 func graniteFilter(_ *converter, name string) string {

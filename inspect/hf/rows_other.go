@@ -148,12 +148,17 @@ var otherRows = []row{
 	},
 	{
 		hf: []string{"DeciLMForCausalLM"}, arch: "deci", extra: llama3Rope, set: "vocab_size=vocab_size",
+		own: true,
 		params: func(c *converter) {
 			rotateHead(c)
-			c.put("attention.head_count_kv", c.h["num_key_value_heads_per_layer"])
 			if !c.h.Has("block_configs") {
+				c.base()
+				c.put("attention.head_count_kv", c.h["num_key_value_heads_per_layer"])
 				return
 			}
+			blockCount(c)
+			c.put("rope.freq_base", c.rope["rope_theta"])
+			c.apply("context_length=max_position_embeddings\nembedding_length=hidden_size\nattention.layer_norm_rms_epsilon=rms_norm_eps")
 			heads := c.int("num_attention_heads")
 			head := div(c.int("hidden_size"), heads)
 			c.put("attention.key_length", head)
@@ -257,7 +262,7 @@ var otherRows = []row{
 	},
 	{
 		// Adapters that a token switches on are stored beside every matrix.
-		hf: []string{"GraniteSwitchForCausalLM"}, arch: "graniteswitch", set: graniteScales + `
+		hf: []string{"GraniteSwitchForCausalLM"}, arch: "graniteswitch", set: graniteScales + graniteShared + `
 			adapters.count=num_adapters
 			adapters.lora_rank=max_lora_rank
 			adapters.token_ids_activate=adapter_token_ids

@@ -33,7 +33,7 @@ var qwenRows = []row{
 	{hf: []string{"Qwen3_5ForConditionalGeneration", "Qwen3_5ForCausalLM"}, arch: "qwen35", prepare: qwenNext, set: qwenMoE, params: all(deltaNet, mropeDefault), filter: qwenNextFilter, modify: deltaNetTensor},
 	{hf: []string{"Qwen3_5MoeForConditionalGeneration", "Qwen3_5MoeForCausalLM"}, arch: "qwen35moe", prepare: qwenNext, set: qwenMoE, params: all(deltaNet, mropeDefault), filter: qwenNextFilter, modify: deltaNetTensor},
 	{
-		hf: []string{"MiniCPMV4_6ForConditionalGeneration"}, arch: "qwen35", set: qwenMoE, params: all(deltaNet, mropeDefault), modify: deltaNetTensor,
+		hf: []string{"MiniCPMV4_6ForConditionalGeneration"}, arch: "qwen35", prepare: qwenNext, set: qwenMoE, params: all(deltaNet, mropeDefault), modify: deltaNetTensor,
 		filter: func(_ *converter, name string) string {
 			if strings.HasPrefix(name, "model.merger.") || strings.HasPrefix(name, "mtp") {
 				return ""
@@ -48,11 +48,7 @@ var qwenRows = []row{
 			hyper_connection.low_rank=hc_lowrank
 			attention.indexer.head_count=indexer_n_heads
 			attention.indexer.key_length=indexer_head_dim
-			attention.indexer.top_k=indexer_budget
-			ple.ngram_size=ngram_size
-			ple.heads_per_ngram=heads_per_ngram
-			ple.conv_kernel=ple_conv_kernel_size
-			ple.image_token_id=image_token_id`,
+			attention.indexer.top_k=indexer_budget`,
 		params: all(deltaNet, mropeDefault, func(c *converter) {
 			c.put("attention.compress_ratios", c.ifTrue(c.types("full_attention"), c.int("indexer_compress_ratio"), 0))
 			var layers []int64
@@ -60,7 +56,18 @@ var qwenRows = []row{
 				n, _ := hfconfig.AsInt(v)
 				layers = append(layers, n-1)
 			}
+			if layers == nil {
+				return
+			}
 			c.put("ple.layers", layers)
+			c.apply(`ple.ngram_size=ngram_size
+				ple.heads_per_ngram=heads_per_ngram
+				ple.conv_kernel=ple_conv_kernel_size
+				ple.image_token_id=image_token_id
+				ple.eos_token_id=eos_token_id`)
+			if list := c.h.List("eos_token_id"); len(list) > 0 {
+				c.put("ple.eos_token_id", list[len(list)-1])
+			}
 			if n := c.scratch["ple row"]; n > 0 {
 				c.put("embedding_length_per_layer_input", n)
 			}
@@ -112,6 +119,17 @@ var qwenRows = []row{
 				target = append(target, n+1)
 			}
 			c.put("target_layers", target)
+			if !strings.HasPrefix(c.class, "DFlash") {
+				_, outer := c.h["transformer_layer_config"]
+				_, aux := c.h["aux_hidden_state_layer_ids"]
+				c.put("sample_from_anchor", !outer && !aux)
+				c.put("sample_from_anchor", c.h["sample_from_anchor"])
+				confident := false
+				for name := range c.weights {
+					confident = confident || strings.Contains(name, "confidence_head.proj")
+				}
+				c.put("has_confidence_head", confident)
+			}
 			w := d.Find("swa_window_size")
 			if w == nil {
 				w = c.h["sliding_window"]
@@ -142,6 +160,20 @@ var qwenRows = []row{
 				name += ".weight"
 			}
 			return name
+		},
+	},
+	{
+		hf: []string{"MuseGlimmerAssistantModel"}, arch: "dflash", set: "block_size=block_size",
+		params: func(c *converter) {
+			var target []int64
+			for _, v := range c.h.List("target_layer_ids") {
+				n, _ := hfconfig.AsInt(v)
+				target = append(target, n+1)
+			}
+			c.put("target_layers", target)
+			if c.h.Has("sliding_window") && c.h.Has("layer_types") {
+				window(c)
+			}
 		},
 	},
 }

@@ -78,14 +78,14 @@ var stateRows = []row{
 		modify: squeezeConv,
 	},
 	{
-		hf: []string{"GraniteMoeHybridForCausalLM", "BambaForCausalLM"}, arch: "granitehybrid", set: graniteScales,
+		hf: []string{"GraniteMoeHybridForCausalLM", "BambaForCausalLM"}, arch: "granitehybrid", set: graniteScales + graniteShared,
 		prepare: func(c *converter) {
 			c.prefixed("mamba")
 			delete(c.h, "head_dim")
 			attn := graniteAttention(c)
 			if len(attn) == c.blocks {
 				c.arch = "granite"
-				if c.h.Find("num_experts_per_tok", "num_experts_per_token") != nil {
+				if c.int("num_experts_per_tok", "num_experts_per_token") != 0 {
 					c.arch = "granitemoe"
 				}
 			}
@@ -101,7 +101,7 @@ var stateRows = []row{
 		},
 	},
 	{
-		hf: []string{"NemotronHForCausalLM"}, arch: "nemotron_h", set: graniteScales,
+		hf: []string{"NemotronHForCausalLM"}, arch: "nemotron_h", set: graniteScales + graniteShared,
 		prepare: func(c *converter) {
 			c.prefixed("mamba")
 			blocks := nemotronBlocks(c)
@@ -149,7 +149,7 @@ var stateRows = []row{
 		modify: mamba2Tensor,
 	},
 	{
-		hf: []string{"NemotronHPuzzleForCausalLM"}, arch: "nemotron_h_moe", set: graniteScales,
+		hf: []string{"NemotronHPuzzleForCausalLM"}, arch: "nemotron_h_moe", set: graniteScales + graniteShared,
 		prepare: func(c *converter) {
 			c.prefixed("mamba")
 			var attn, ffn []int
@@ -665,6 +665,11 @@ func lfm2Prepare(c *converter) {
 	kv := c.int("num_key_value_heads")
 	heads := make([]any, c.blocks)
 	attn := c.types("full_attention")
+	if conv := c.types("conv"); c.arch == "lfm2" && conv != nil {
+		for i := range conv {
+			attn[i] = !conv[i]
+		}
+	}
 	listed := c.h.List("full_attn_idxs")
 	for i := range heads {
 		heads[i] = int64(0)
@@ -682,7 +687,7 @@ func lfm2Conv(_ *converter, t tensor) []tensor {
 	return []tensor{t}
 }
 
-const kimiDelta = moe + `vocab_size=vocab_size
+const kimiDelta = moeNoNorm + `vocab_size=vocab_size
 	attention.q_lora_rank=q_lora_rank|n_lora_q
 	attention.kv_lora_rank=kv_lora_rank|n_lora_kv
 	rope.dimension_count=qk_rope_head_dim|n_rot
