@@ -91,8 +91,14 @@ func (b *Builder) Shared(name string, il int) *graph.Tensor {
 // TokEmbd returns the token embeddings.
 func (b *Builder) TokEmbd() *graph.Tensor { return b.T("token_embd.weight") }
 
-// OutputNorm returns the weight of the norm before the output matrix.
-func (b *Builder) OutputNorm() *graph.Tensor { return b.T("output_norm.weight") }
+// OutputNorm returns the weight of the norm before the output matrix, or of the
+// encoder's last one.
+func (b *Builder) OutputNorm() *graph.Tensor {
+	if t := b.T("output_norm.weight"); t != nil {
+		return t
+	}
+	return b.T("enc.output_norm.weight")
+}
 
 // OutputW returns the output matrix: the file's own, or what stands in for it.
 func (b *Builder) OutputW() *graph.Tensor {

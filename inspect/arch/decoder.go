@@ -9,23 +9,24 @@ import (
 // attention, residual, norm, feed-forward, residual. Its zero value is the
 // plainest one.
 type wiring struct {
-	attend   func(*Builder) attend // the attention's inputs; nil: one cache
-	layer    bool                  // layer norms instead of RMS norms
-	qkNorm   qkNorm                // norms of queries and keys
-	factors  bool                  // rotary frequency factors
-	noRope   func(b *Builder, il int) bool
-	noBiasO  bool                                                                // attn_output.bias is not used
-	ffnNorm  string                                                              // name of the second norm; "" means ffn_norm
-	ffn      func(b *Builder, cur *graph.Tensor, il int) *graph.Tensor           // nil: gated SiLU, or experts where the layer has a router
-	postFFN  func(b *Builder, cur *graph.Tensor, il int) *graph.Tensor           // applied to the layer's output
-	embd     func(b *Builder, cur *graph.Tensor) *graph.Tensor                   // applied to the embeddings
-	qk       func(b *Builder, q, k *graph.Tensor, il int) (qn, kn *graph.Tensor) // norms of queries and keys that qkNorm cannot say
-	heads    func(b *Builder) int                                                // width of a head; nil: the values'
-	sinks    bool                                                                // attention has sinks
-	rows     rowsAt                                                              // where the rows of outputs are picked
-	preAttn  func(b *Builder, q *graph.Tensor, il int) *graph.Tensor             // applied to the queries last
-	postAttn bool                                                                // what attention returns is normed (post_attention_norm)
-	scaleQ   func(b *Builder) *graph.Tensor                                      // scales the rotated queries; nil or a nil tensor: nothing
+	attend    func(*Builder) attend // the attention's inputs; nil: one cache
+	layer     bool                  // layer norms instead of RMS norms
+	qkNorm    qkNorm                // norms of queries and keys
+	factors   bool                  // rotary frequency factors
+	noRope    func(b *Builder, il int) bool
+	noBiasO   bool                                                                // attn_output.bias is not used
+	ffnNorm   string                                                              // name of the second norm; "" means ffn_norm
+	ffn       func(b *Builder, cur *graph.Tensor, il int) *graph.Tensor           // nil: gated SiLU, or experts where the layer has a router
+	postFFN   func(b *Builder, cur *graph.Tensor, il int) *graph.Tensor           // applied to the layer's output
+	embd      func(b *Builder, cur *graph.Tensor) *graph.Tensor                   // applied to the embeddings
+	qk        func(b *Builder, q, k *graph.Tensor, il int) (qn, kn *graph.Tensor) // norms of queries and keys that qkNorm cannot say
+	heads     func(b *Builder) int                                                // width of a head; nil: the values'
+	sinks     bool                                                                // attention has sinks
+	rows      rowsAt                                                              // where the rows of outputs are picked
+	preAttn   func(b *Builder, q *graph.Tensor, il int) *graph.Tensor             // applied to the queries last
+	postAttn  bool                                                                // what attention returns is normed (post_attention_norm)
+	bareFirst bool                                                                // the first layer may be without an attention norm
+	scaleQ    func(b *Builder) *graph.Tensor                                      // scales the rotated queries; nil or a nil tensor: nothing
 }
 
 // rowsAt says where the rows that outputs are wanted of are picked.
@@ -77,7 +78,10 @@ func (b *Builder) decoder(w wiring) *graph.Tensor {
 	outIDs := b.InpOutIDs()
 	for il := range b.NLayer() {
 		inpSA := inpL
-		cur := b.LayerNorm(inpL, "attn_norm", typ, il)
+		cur := inpL
+		if !w.bareFirst || il > 0 || b.W(il, "attn_norm.weight") != nil {
+			cur = b.LayerNorm(inpL, "attn_norm", typ, il)
+		}
 		b.Name(cur, "attn_norm", il)
 		q, k, v := b.QKV(cur, w.heads(b), b.NHead(0), b.NHeadKV(0), il)
 		if w.qkNorm == qkBefore {
