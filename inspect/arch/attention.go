@@ -161,9 +161,11 @@ func (b *Builder) rot(n int, name string) *graph.Tensor {
 func (b *Builder) InpKV() *KVInput { return b.inpKV(b.Mem.KV, true) }
 
 // InpK is InpKV for a cache whose keys serve as values. (build_attn_inp_k)
-func (b *Builder) InpK() *KVInput {
-	in := &KVInput{Cache: b.Mem.KV, KIdxs: b.KIdxs()}
-	in.Mask = b.KQMask(b.Mem.KV, b.maskType())
+func (b *Builder) InpK() *KVInput { return b.inpKeys(b.Mem.KV) }
+
+func (b *Builder) inpKeys(k *Cache) *KVInput {
+	in := &KVInput{Cache: k, KIdxs: b.KIdxs()}
+	in.Mask = b.KQMask(k, b.maskType())
 	return in
 }
 
@@ -314,6 +316,7 @@ type Attn struct {
 	Bias       *graph.Tensor // added to the scores
 	Sinks      *graph.Tensor
 	VMLA       *graph.Tensor // decompresses the values
+	NKVMax     int           // finite mask entries of a row are no more than these, 0 for no bound
 	HeadDimOut int
 }
 
@@ -505,6 +508,7 @@ func (b *Builder) MHA(q, k, v, mask *graph.Tensor, a Attn, il int) *graph.Tensor
 		if a.Sinks != nil {
 			b.FlashAttnExtAddSinks(cur, a.Sinks)
 		}
+		b.FlashAttnExtSetNKVMax(cur, a.NKVMax)
 		if a.VMLA != nil {
 			cur = b.Permute(cur, 0, 2, 1, 3)
 			cur = b.MulMat(a.VMLA, cur)

@@ -58,6 +58,16 @@ func (k *Keys) Need(key string) int {
 	return n
 }
 
+// Count is Int for a value that is never negative.
+func (k *Keys) Count(key string, def int) int {
+	n := k.Int(key, def)
+	if n < 0 {
+		k.fail(key, "%d is negative", n)
+		return def
+	}
+	return n
+}
+
 // Float returns a number, or def when the key is absent.
 func (k *Keys) Float(key string, def float32) float32 {
 	v, ok := k.get(key)
