@@ -88,13 +88,15 @@ func (b *Builder) latentKV(cur *graph.Tensor, w latent, il int) (kv, kPE *graph.
 
 // absorbed returns attention over compressed rows: queries q of all heads pass
 // the keys' decompression, and the compressed row kv serves as key and value.
-// The shared key kPE is rotated.
+// The shared key kPE is rotated; pos is nil where nothing is.
 func (b *Builder) absorbed(q, kv, kPE, pos *graph.Tensor, w latent, il int) Attn {
 	n := int64(b.NTokens)
 	nope, row := w.k-w.rope, f32Row(w.k)
 	qNope := b.View3D(q, nope, w.heads, n, row, row*uint64(w.heads), 0)
 	qPE := b.View3D(q, w.rope, w.heads, n, row, row*uint64(w.heads), f32Row(nope))
-	qPE = b.Rot(qPE, pos, nil, b.NRot(0))
+	if pos != nil {
+		qPE = b.Rot(qPE, pos, nil, b.NRot(0))
+	}
 	qNope = b.MulMat(b.W(il, "attn_k_b.weight"), b.Permute(qNope, 0, 2, 1, 3))
 	qNope = b.Permute(qNope, 0, 2, 1, 3)
 	v := b.Reshape3D(kv, w.rank, 1, n)

@@ -131,8 +131,9 @@ type HParams struct {
 
 	SSMDConv, SSMDInner, SSMDState, SSMDtRank, SSMNGroup int
 	SSMDtBCRMS                                           bool
-	NEmbdHeadLA                                          int // minimax-01 linear attention
-	NEmbdHeadKDA                                         int // Kimi delta attention
+	NEmbdHeadLA                                          int  // minimax-01 linear attention
+	NEmbdHeadKDA                                         int  // Kimi delta attention
+	KDAGateBound                                         bool // its decay has a lower bound
 	NExpertLatent                                        int
 	AttnResBlockSize                                     int
 	SituLinearBeta                                       float32
