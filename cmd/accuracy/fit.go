@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"path/filepath"
 	"strings"
 
 	"weigh/estimate"
@@ -39,10 +38,10 @@ type fitRow struct {
 	diffs []string
 }
 
-func readFit(dir string, o *options) ([]*fitRow, error) {
+func readFit(o *options) ([]*fitRow, error) {
 	var rows []*fitRow
 	n := 0
-	err := lines(filepath.Join(dir, "truth", "fit.jsonl.gz"), func(line []byte) error {
+	err := lines("fit", func(line []byte) error {
 		n++
 		r := &fitRow{id: fmt.Sprintf("F%d", n)}
 		if o.rows != nil && !o.rows[r.id] {

@@ -1,6 +1,6 @@
 // Accuracy compares the estimates with what llama.cpp v0.5.0 was measured to
-// allocate: thousands of rows of (model, settings) in the folder that
-// WEIGH_SHARED names. It is a tool for developers:
+// allocate: thousands of rows of (model, settings), which the fixtures hold. It
+// is a tool for developers:
 //
 //	go run ./cmd/accuracy                    a summary, and the worst rows
 //	go run ./cmd/accuracy -arch qwen3 -v     every wrong row of an architecture, buffer by buffer
@@ -70,11 +70,7 @@ func run(out io.Writer, args []string) error {
 	o.verbose = o.verbose || o.all || o.rows != nil
 	o.all = o.all || o.rows != nil
 
-	shared := os.Getenv("WEIGH_SHARED")
-	if shared == "" {
-		return errors.New("WEIGH_SHARED is not set: it names the folder with the measurements (truth, models, architectures)")
-	}
-	t, err := readTruth(shared, &o)
+	t, err := readTruth(&o)
 	if err != nil {
 		return err
 	}

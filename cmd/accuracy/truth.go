@@ -6,16 +6,12 @@ import (
 	"compress/gzip"
 	"encoding/json"
 	"fmt"
-	"io"
-	"os"
-	"path/filepath"
 	"strings"
 	"sync"
 
-	"github.com/ulikunitz/xz"
-
 	"weigh/estimate"
 	"weigh/estimate/hw"
+	"weigh/fixtures"
 	"weigh/formats"
 	"weigh/formats/gguf"
 	"weigh/inspect/arch"
@@ -173,9 +169,8 @@ func (r *row) options(t *truth) (estimate.Options, error) {
 	return o, nil
 }
 
-// truth is the folder of measurements.
+// truth is the measurements and their models.
 type truth struct {
-	dir  string
 	rows []*row
 	fit  []*fitRow
 
@@ -190,11 +185,11 @@ type loading struct {
 }
 
 // readTruth reads the rows that the options ask for.
-func readTruth(dir string, o *options) (*truth, error) {
-	t := &truth{dir: dir, models: map[string]*loading{}}
+func readTruth(o *options) (*truth, error) {
+	t := &truth{models: map[string]*loading{}}
 	for _, f := range []struct{ file, id string }{{"llamacpp", "L"}, {"architectures", "A"}} {
 		n := 0
-		err := lines(filepath.Join(dir, "truth", f.file+".jsonl.gz"), func(line []byte) error {
+		err := lines(f.file, func(line []byte) error {
 			n++
 			r := &row{id: fmt.Sprintf("%s%d", f.id, n)}
 			if o.rows != nil && !o.rows[r.id] {
@@ -217,7 +212,7 @@ func readTruth(dir string, o *options) (*truth, error) {
 		return t, nil
 	}
 	var err error
-	t.fit, err = readFit(dir, o)
+	t.fit, err = readFit(o)
 	return t, err
 }
 
@@ -230,8 +225,9 @@ func contains(name string, parts map[string]bool) bool {
 	return parts == nil
 }
 
-func lines(path string, f func(line []byte) error) error {
-	file, err := os.Open(path)
+func lines(name string, f func(line []byte) error) error {
+	path := "truth/" + name + ".jsonl.gz"
+	file, err := fixtures.Truth.Open(path)
 	if err != nil {
 		return err
 	}
@@ -264,68 +260,16 @@ func (t *truth) model(name string) (*model.Model, error) {
 }
 
 func (t *truth) load(name string) (*model.Model, error) {
-	for _, folder := range []string{"architectures", "models"} {
-		path := filepath.Join(t.dir, folder, name+".hdr.xz")
-		if _, err := os.Stat(path); err != nil {
-			continue
-		}
-		header, err := unpack(path)
-		if err != nil {
-			return nil, fmt.Errorf("%s: %w", path, err)
-		}
-		size, err := t.fileSize(folder, name)
-		if err != nil {
-			return nil, err
-		}
-		f, err := gguf.Read(bytes.NewReader(header), size)
-		if err != nil {
-			return nil, fmt.Errorf("%s: %w", path, err)
-		}
-		src := model.Source{Meta: meta{f}, Tensors: make([]model.Tensor, len(f.Tensors))}
-		for i, x := range f.Tensors {
-			src.Tensors[i] = model.Tensor{Name: x.Name, Type: x.Type, Shape: x.Shape, Bytes: x.Bytes, Offset: f.DataOffset + int64(x.Offset)}
-		}
-		return arch.Load(src)
-	}
-	return nil, fmt.Errorf("no header of %s in %s", name, t.dir)
-}
-
-func unpack(path string) ([]byte, error) {
-	f, err := os.Open(path)
+	b := fixtures.Model(name).Build()
+	f, err := gguf.Read(bytes.NewReader(b.Data), int64(b.DataOffset)+int64(b.DataBytes))
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("%s: %w", name, err)
 	}
-	defer f.Close()
-	z, err := xz.NewReader(bufio.NewReader(f))
-	if err != nil {
-		return nil, err
+	src := model.Source{Meta: meta{f}, Tensors: make([]model.Tensor, len(f.Tensors))}
+	for i, x := range f.Tensors {
+		src.Tensors[i] = model.Tensor{Name: x.Name, Type: x.Type, Shape: x.Shape, Bytes: x.Bytes, Offset: f.DataOffset + int64(x.Offset)}
 	}
-	return io.ReadAll(z)
-}
-
-var indexes sync.Map
-
-func (t *truth) fileSize(folder, name string) (int64, error) {
-	type entry struct {
-		Bytes int64 `json:"file_bytes"`
-	}
-	v, ok := indexes.Load(folder)
-	if !ok {
-		b, err := os.ReadFile(filepath.Join(t.dir, folder, "index.json"))
-		if err != nil {
-			return 0, err
-		}
-		index := map[string]entry{}
-		if err := json.Unmarshal(b, &index); err != nil {
-			return 0, err
-		}
-		v, _ = indexes.LoadOrStore(folder, index)
-	}
-	e, ok := v.(map[string]entry)[name]
-	if !ok {
-		return 0, fmt.Errorf("%s is not in the index", name)
-	}
-	return e.Bytes, nil
+	return arch.Load(src)
 }
 
 // meta gives a file's metadata in the model's terms.
