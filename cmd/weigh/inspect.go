@@ -1,0 +1,500 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"weigh/cmd/weigh/internal/render"
+	"weigh/estimate/quant"
+	"weigh/formats"
+	"weigh/formats/gguf"
+	"weigh/inspect"
+	"weigh/inspect/model"
+)
+
+// inspectFlags say which details are wanted.
+type inspectFlags struct {
+	tensors, layers, metadata, tokenizer, template, full, json bool
+}
+
+// newInspectCmd returns the sub-command that says what is in a file.
+func newInspectCmd() *cobra.Command {
+	var o inspectFlags
+	cmd := &cobra.Command{
+		Use:   "inspect MODEL",
+		Short: "What is in the file: architecture, layers, widths, tensor types, quantization",
+		Example: `  weigh inspect model.gguf
+  weigh inspect model.gguf --tensors | grep ffn_down
+  weigh inspect model-folder --json --metadata`,
+		Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			ins, err := openTarget(args[0])
+			if err != nil {
+				return err
+			}
+			defer ins.Close()
+			w := cmd.OutOrStdout()
+			if o.json {
+				return writeJSON(w, newInspectDocument(ins, &o))
+			}
+			return printInspection(w, ins, &o)
+		},
+	}
+	f := cmd.Flags()
+	f.BoolVar(&o.tensors, "tensors", false, "list the tensors")
+	f.BoolVar(&o.layers, "layers", false, "list the layers with their bytes")
+	f.BoolVar(&o.metadata, "metadata", false, "list the metadata; long arrays are counted")
+	f.BoolVar(&o.full, "full", false, "with --metadata: whole arrays")
+	f.BoolVar(&o.tokenizer, "tokenizer", false, "show the tokenizer")
+	f.BoolVar(&o.template, "template", false, "show the chat template")
+	f.BoolVar(&o.json, "json", false, "write one JSON document")
+	return cmd
+}
+
+// The documents of `weigh inspect --json`.
+type (
+	inspectDocument struct {
+		Schema       int                  `json:"schema"`
+		Format       string               `json:"format"`
+		Path         string               `json:"path"`
+		Files        []fileDocument       `json:"files"`
+		Architecture string               `json:"architecture"`
+		Name         string               `json:"name"`
+		Parameters   uint64               `json:"parameters"`
+		FileBytes    uint64               `json:"file_bytes"`
+		TensorBytes  uint64               `json:"tensor_bytes"`
+		NLayer       *int                 `json:"n_layer"`
+		NEmbd        *int                 `json:"n_embd"`
+		NFF          any                  `json:"n_ff"`
+		NHead        any                  `json:"n_head"`
+		NHeadKV      any                  `json:"n_head_kv"`
+		NVocab       *int                 `json:"n_vocab"`
+		NCtxTrain    *int                 `json:"n_ctx_train"`
+		NExpert      *int                 `json:"n_expert"`
+		NExpertUsed  any                  `json:"n_expert_used"`
+		NSWA         *int                 `json:"n_swa"`
+		Quantization quantizationDocument `json:"quantization"`
+		Layers       []layerDocument      `json:"layers"`
+		Tensors      []tensorDocument     `json:"tensors,omitempty"`
+		Metadata     map[string]any       `json:"metadata,omitempty"`
+		Notes        []string             `json:"notes"`
+	}
+	fileDocument struct {
+		Path  string `json:"path"`
+		Bytes int64  `json:"bytes"`
+	}
+	quantizationDocument struct {
+		Label         string         `json:"label"`
+		BitsPerWeight float64        `json:"bits_per_weight"`
+		Types         []typeDocument `json:"types"`
+	}
+	typeDocument struct {
+		Type     string `json:"type"`
+		Tensors  int    `json:"tensors"`
+		Elements uint64 `json:"elements"`
+		Bytes    uint64 `json:"bytes"`
+	}
+	layerDocument struct {
+		Index      int    `json:"index"`
+		Bytes      uint64 `json:"bytes"`
+		Parameters uint64 `json:"parameters"`
+		Kind       string `json:"kind,omitempty"`
+	}
+	tensorDocument struct {
+		Name     string   `json:"name"`
+		Type     string   `json:"type"`
+		Shape    []uint64 `json:"shape"`
+		Elements uint64   `json:"elements"`
+		Bytes    uint64   `json:"bytes"`
+		Offset   int64    `json:"offset"`
+		File     int      `json:"file"`
+	}
+)
+
+// summarize returns the document without its lists of tensors and metadata.
+func summarize(ins *inspect.Inspection) *inspectDocument {
+	d := &inspectDocument{
+		Schema: 1, Format: ins.Format, Path: ins.Path, FileBytes: ins.FileBytes(), TensorBytes: ins.TensorBytes(),
+		Parameters: ins.Parameters(), Notes: []string{}, Layers: []layerDocument{}, Files: []fileDocument{},
+	}
+	for _, f := range ins.Files {
+		d.Files = append(d.Files, fileDocument{f.Path, f.Bytes})
+	}
+	if m := ins.Model; m != nil {
+		d.Architecture, d.Name = m.Arch, m.Name
+		n := m.NLayerAll
+		d.NLayer, d.NEmbd, d.NVocab, d.NCtxTrain, d.NExpert = &n, &m.NEmbd, &m.NVocab, &m.NCtxTrain, &m.NExpert
+		d.NFF, d.NHead, d.NHeadKV = perLayer(m, m.NFF), perLayer(m, m.NHead), perLayer(m, m.NHeadKV)
+		d.NExpertUsed = perLayer(m, m.NExpertUsed)
+		if m.NSWA > 0 {
+			d.NSWA = &m.NSWA
+		}
+		d.Notes = append(d.Notes, m.Notes...)
+	}
+	if ins.Reason != nil {
+		d.Notes = append(d.Notes, ins.Reason.Error())
+	}
+	if h := ins.HF; h != nil {
+		if d.Architecture == "" {
+			d.Architecture = h.Type
+		}
+		d.Notes = append(d.Notes, h.Notes...)
+		if h.Refused != "" {
+			d.Notes = append(d.Notes, "llama.cpp's converter would refuse it: "+h.Refused)
+		}
+	}
+	if d.Architecture == "" && ins.GGUF != nil {
+		v, _ := ins.GGUF.Lookup("general.architecture")
+		d.Architecture, _ = v.(string)
+	}
+	tensors := listTensors(ins)
+	d.Quantization = quantizationOf(ins, tensors)
+	d.Layers = layersOf(ins, tensors)
+	return d
+}
+
+func newInspectDocument(ins *inspect.Inspection, o *inspectFlags) *inspectDocument {
+	d := summarize(ins)
+	if o.tensors {
+		d.Tensors = listTensors(ins)
+	}
+	if o.metadata {
+		d.Metadata = metadataOf(ins, o.full)
+	}
+	return d
+}
+
+// perLayer returns one value, or all of them where they differ by layer.
+func perLayer(m *model.Model, of func(int) int) any {
+	all := make([]int, len(m.Layers))
+	for i := range all {
+		all[i] = of(i)
+	}
+	if len(all) > 0 && slices.Min(all) == slices.Max(all) {
+		return all[0]
+	}
+	return all
+}
+
+// listTensors lists the stored tensors, as the files name and shape them.
+func listTensors(ins *inspect.Inspection) (list []tensorDocument) {
+	if ins.GGUF != nil {
+		for i, t := range ins.GGUF.Tensors() {
+			n, _ := formats.Elements(t.Shape)
+			shape := t.Shape
+			if shape == nil {
+				shape = []uint64{}
+			}
+			list = append(list, tensorDocument{t.Name, t.Type.String(), shape, n, t.Bytes, ins.GGUF.Files[i].DataOffset + int64(t.Offset), i})
+		}
+		return list
+	}
+	for i, f := range ins.HF.Files {
+		for j := range f.Tensors {
+			t := &f.Tensors[j]
+			shape := t.Shape
+			if shape == nil {
+				shape = []uint64{}
+			}
+			list = append(list, tensorDocument{t.Name, t.Type.String(), shape, t.Elements(), t.Bytes, t.Offset, i})
+		}
+	}
+	return list
+}
+
+// quantizationOf counts the tensors by type, most bytes first.
+func quantizationOf(ins *inspect.Inspection, tensors []tensorDocument) quantizationDocument {
+	by := map[string]*typeDocument{}
+	var bytes uint64
+	for _, t := range tensors {
+		d := by[t.Type]
+		if d == nil {
+			d = &typeDocument{Type: t.Type}
+			by[t.Type] = d
+		}
+		d.Tensors++
+		d.Elements += t.Elements
+		d.Bytes += t.Bytes
+		bytes += t.Bytes
+	}
+	q := quantizationDocument{Types: []typeDocument{}}
+	for _, d := range by {
+		q.Types = append(q.Types, *d)
+	}
+	slices.SortFunc(q.Types, func(a, b typeDocument) int {
+		if a.Bytes != b.Bytes {
+			if a.Bytes > b.Bytes {
+				return -1
+			}
+			return 1
+		}
+		return strings.Compare(a.Type, b.Type)
+	})
+	if p := ins.Parameters(); p > 0 {
+		q.BitsPerWeight = 8 * float64(bytes) / float64(p)
+	}
+	q.Label = label(ins, q.Types)
+	return q
+}
+
+// label names the quantization: what the file says of itself, or the type that
+// holds most bytes.
+func label(ins *inspect.Inspection, types []typeDocument) string {
+	if ins.GGUF != nil {
+		if v, ok := ins.GGUF.Lookup("general.file_type"); ok {
+			if n, ok := v.(int64); ok && n >= 0 && n < 1024 {
+				if ft := quant.FileType(n); ft.Valid() {
+					return ft.String()
+				}
+			}
+		}
+	}
+	if ins.HF != nil && ins.HF.Quant != nil {
+		return ins.HF.Quant.Method
+	}
+	if len(types) > 0 {
+		return types[0].Type
+	}
+	return ""
+}
+
+// layersOf sums tensors by block.
+func layersOf(ins *inspect.Inspection, tensors []tensorDocument) []layerDocument {
+	layers := []layerDocument{}
+	if ins.Model == nil {
+		return layers
+	}
+	at := map[int]int{}
+	for i := range ins.Model.Tensors {
+		t := &ins.Model.Tensors[i]
+		il, _ := model.SplitName(t.Name)
+		if il < 0 {
+			continue
+		}
+		j, ok := at[il]
+		if !ok {
+			j = len(layers)
+			at[il] = j
+			layers = append(layers, layerDocument{Index: il, Kind: kindOf(ins.Model, il)})
+		}
+		layers[j].Bytes += t.Bytes
+		layers[j].Parameters += t.Elements()
+	}
+	slices.SortFunc(layers, func(a, b layerDocument) int { return a.Index - b.Index })
+	return layers
+}
+
+// kindOf says what a layer is made of.
+func kindOf(m *model.Model, il int) string {
+	if il >= len(m.Layers) {
+		return ""
+	}
+	l := &m.Layers[il]
+	var kind []string
+	switch {
+	case il >= m.NLayer():
+		kind = append(kind, "next-token prediction")
+	case l.Recr:
+		kind = append(kind, "recurrent")
+	case l.SWA:
+		kind = append(kind, "window attention")
+	case l.NHead > 0:
+		kind = append(kind, "attention")
+	}
+	if m.Index.Layer(il, "ffn_gate_inp.weight") >= 0 {
+		kind = append(kind, "experts")
+	}
+	return strings.Join(kind, ", ")
+}
+
+// maxArray is the longest array that metadata shows whole unless asked to.
+const maxArray = 64
+
+// metadataOf returns the metadata; arrays above maxArray are counted unless
+// full is set.
+func metadataOf(ins *inspect.Inspection, full bool) map[string]any {
+	out := map[string]any{}
+	if ins.GGUF == nil {
+		for k, v := range ins.HF.Config {
+			out[k] = v
+		}
+		for i, f := range ins.HF.Files {
+			for k, v := range f.Metadata {
+				out[fmt.Sprintf("%s[%d]", k, i)] = v
+			}
+		}
+		return out
+	}
+	f := ins.GGUF.Files[0]
+	for i := range f.KVs {
+		out[f.KVs[i].Key] = metaValue(f, &f.KVs[i], full)
+	}
+	return out
+}
+
+func metaValue(f *gguf.File, kv *gguf.KV, full bool) any {
+	a, err := f.Array(kv.Key)
+	if err != nil {
+		v, _ := f.Lookup(kv.Key)
+		if n, ok := v.(gguf.Len); ok {
+			return map[string]any{"type": kv.TypeName(), "length": int64(n)}
+		}
+		return jsonable(v)
+	}
+	if a.Count > maxArray && !full {
+		return map[string]any{"type": kv.TypeName(), "length": a.Count}
+	}
+	list := []any{}
+	for v, err := range a.All() {
+		if err != nil {
+			return map[string]any{"type": kv.TypeName(), "length": a.Count, "error": err.Error()}
+		}
+		list = append(list, jsonable(v))
+	}
+	return list
+}
+
+// jsonable turns what JSON cannot hold into text.
+func jsonable(v any) any {
+	switch v := v.(type) {
+	case []byte:
+		return string(v)
+	case float64:
+		if v != v || v > 1e308 || v < -1e308 {
+			return strconv.FormatFloat(v, 'g', -1, 64)
+		}
+	case float32:
+		return jsonable(float64(v))
+	}
+	return v
+}
+
+// printInspection writes the model and the details that are asked for.
+func printInspection(w io.Writer, ins *inspect.Inspection, o *inspectFlags) error {
+	style := render.StyleOf(w)
+	printModel(w, style, ins)
+	d := summarize(ins)
+	for _, n := range d.Notes {
+		fmt.Fprintf(w, "%s %s\n", style.Yellow("note:"), render.Text(n))
+	}
+	if o.layers {
+		fmt.Fprintln(w)
+		rows := [][]string{{"layer", "bytes", "weights", ""}}
+		for _, l := range d.Layers {
+			rows = append(rows, []string{strconv.Itoa(l.Index), render.Bytes(l.Bytes), humanCount(l.Parameters), l.Kind})
+		}
+		render.Columns(w, rows, 0, 1, 2)
+	}
+	if o.tensors {
+		fmt.Fprintln(w)
+		rows := [][]string{{"tensor", "type", "shape", "bytes", "offset"}}
+		for _, t := range listTensors(ins) {
+			shape := make([]string, len(t.Shape))
+			for i, n := range t.Shape {
+				shape[i] = strconv.FormatUint(n, 10)
+			}
+			rows = append(rows, []string{render.Text(t.Name), t.Type, strings.Join(shape, "x"), render.Bytes(t.Bytes), strconv.FormatInt(t.Offset, 10)})
+		}
+		render.Columns(w, rows, 3, 4)
+	}
+	if o.metadata {
+		fmt.Fprintln(w)
+		printMetadata(w, ins, o.full)
+	}
+	if o.tokenizer {
+		fmt.Fprintln(w)
+		printTokenizer(w, ins)
+	}
+	if o.template {
+		fmt.Fprintln(w)
+		printTemplate(w, ins)
+	}
+	return nil
+}
+
+func printMetadata(w io.Writer, ins *inspect.Inspection, full bool) {
+	all := metadataOf(ins, full)
+	keys := make([]string, 0, len(all))
+	for k := range all {
+		keys = append(keys, k)
+	}
+	slices.Sort(keys)
+	var rows [][]string
+	for _, k := range keys {
+		v := all[k]
+		if m, ok := v.(map[string]any); ok && m["length"] != nil {
+			v = fmt.Sprintf("%v of %v", m["type"], m["length"])
+		}
+		text := render.Text(fmt.Sprint(v))
+		if r := []rune(text); len(r) > 120 && !full {
+			text = string(r[:117]) + "..."
+		}
+		rows = append(rows, []string{render.Text(k), text})
+	}
+	render.Columns(w, rows)
+}
+
+// printTokenizer writes the vocabulary's facts and its special tokens.
+func printTokenizer(w io.Writer, ins *inspect.Inspection) {
+	if ins.GGUF == nil {
+		fmt.Fprintln(w, "the tokenizer of a folder is in files of its own: "+filepath.Join(render.Text(ins.Path), "tokenizer.json"))
+		return
+	}
+	set := ins.GGUF
+	text := func(key string) string {
+		v, ok := set.Lookup(key)
+		if !ok {
+			return ""
+		}
+		if n, is := v.(gguf.Len); is {
+			return strconv.FormatInt(int64(n), 10)
+		}
+		return fmt.Sprint(v)
+	}
+	tokens, _ := set.Files[0].Array("tokenizer.ggml.tokens")
+	rows := [][]string{{"model", text("tokenizer.ggml.model")}, {"pre-tokenizer", text("tokenizer.ggml.pre")}, {"tokens", text("tokenizer.ggml.tokens")}, {"merges", text("tokenizer.ggml.merges")}}
+	for _, name := range []string{"bos", "eos", "eot", "eom", "unknown", "padding", "separator", "mask"} {
+		v, ok := set.Lookup("tokenizer.ggml." + name + "_token_id")
+		id, isInt := v.(int64)
+		if !ok || !isInt {
+			continue
+		}
+		word := ""
+		if tokens != nil && id >= 0 && uint64(id) < tokens.Count {
+			if t, err := tokens.At(uint64(id)); err == nil {
+				word = fmt.Sprintf("%q", fmt.Sprint(jsonable(t)))
+			}
+		}
+		rows = append(rows, []string{name, fmt.Sprintf("%d %s", id, word)})
+	}
+	var shown [][]string
+	for _, r := range rows {
+		if r[1] != "" {
+			shown = append(shown, []string{r[0], render.Text(r[1])})
+		}
+	}
+	render.Columns(w, shown)
+}
+
+// printTemplate writes the chat template line by line, sanitised.
+func printTemplate(w io.Writer, ins *inspect.Inspection) {
+	if ins.GGUF == nil {
+		fmt.Fprintln(w, "the chat template of a folder is in "+filepath.Join(render.Text(ins.Path), "tokenizer_config.json"))
+		return
+	}
+	v, _ := ins.GGUF.Lookup("tokenizer.chat_template")
+	s, ok := v.(string)
+	if !ok {
+		fmt.Fprintln(w, "no chat template")
+		return
+	}
+	for line := range strings.Lines(s) {
+		fmt.Fprintln(w, render.Text(strings.TrimRight(line, "\r\n")))
+	}
+}

@@ -1,0 +1,90 @@
+// Weigh weighs a model file before it is loaded: what it is, what it needs,
+// whether it fits, and what to run.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"runtime/debug"
+	"strings"
+	"syscall"
+
+	"github.com/spf13/cobra"
+
+	"weigh/cmd/weigh/internal/render"
+	"weigh/estimate/hw/detect"
+)
+
+// Exit codes, as documented in the help text.
+const (
+	exitOK    = 0
+	exitNo    = 1 // the question was answered, and the answer is no
+	exitError = 2 // the question could not be answered
+)
+
+// errNo is a command's answer when it is no; what there is to say has been said.
+var errNo = errors.New("no")
+
+func main() { os.Exit(run(os.Args[1:], os.Stdout, os.Stderr)) }
+
+// run is main without the process: it returns the exit code.
+func run(args []string, stdout, stderr io.Writer) int {
+	if len(args) == 1 && args[0] == detect.ProbeCommand {
+		if err := detect.ProbeMain(stdout); err != nil {
+			return exitError
+		}
+		return exitOK
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	root := newRootCmd()
+	root.SetArgs(args)
+	root.SetOut(stdout)
+	root.SetErr(stderr)
+	err := root.ExecuteContext(ctx)
+	switch {
+	case err == nil, errors.Is(err, syscall.EPIPE):
+		return exitOK
+	case errors.Is(err, errNo), errors.Is(err, errUnwell):
+		return exitNo
+	}
+	fmt.Fprintf(stderr, "weigh: error: %s\n", render.Text(err.Error()))
+	if hint := hintFor(err); hint != "" {
+		fmt.Fprintf(stderr, "weigh: hint: %s\n", render.Text(hint))
+	}
+	return exitError
+}
+
+// newRootCmd returns the command with all its sub-commands.
+func newRootCmd() *cobra.Command {
+	root := newPreflightCmd()
+	root.AddCommand(newInspectCmd(), newEstimateCmd(), newGPUsCmd(), newDoctorCmd())
+	root.AddCommand(commands()...)
+	root.Version = version()
+	root.SetVersionTemplate("weigh {{.Version}}\n")
+	root.SilenceErrors, root.SilenceUsage = true, true
+	root.CompletionOptions.HiddenDefaultCmd = true
+	return root
+}
+
+// version returns the module's version, or the commit it was built from.
+func version() string {
+	info, ok := debug.ReadBuildInfo()
+	if !ok {
+		return "unknown"
+	}
+	v := info.Main.Version
+	if v == "" || v == "(devel)" {
+		for _, s := range info.Settings {
+			if s.Key == "vcs.revision" {
+				return "devel-" + s.Value[:min(12, len(s.Value))]
+			}
+		}
+		return "devel"
+	}
+	return strings.TrimPrefix(v, "v")
+}

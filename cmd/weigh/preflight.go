@@ -1,0 +1,292 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/dustin/go-humanize"
+	"github.com/spf13/cobra"
+
+	"weigh/cmd/weigh/internal/render"
+	"weigh/inspect"
+)
+
+// newPreflightCmd returns the root command: everything about one model on one
+// screen.
+func newPreflightCmd() *cobra.Command {
+	r := &request{}
+	cmd := &cobra.Command{
+		Use:   "weigh MODEL [llama-server flags]",
+		Short: "Weigh a model file before you load it",
+		Long: `Weigh reads the headers of a GGUF or safetensors model and says what it is, what
+it needs, whether it fits this machine, and which llama-server line to run.
+
+MODEL is a .gguf file (any shard of a split one), a .safetensors file or index,
+or a folder with either.
+
+Exit codes: 0 it fits (or: yes), 1 answered, and the answer is no, 2 could not
+answer.`,
+		Example: `  weigh Llama-3.1-8B-Q4_K_M.gguf
+  weigh model.gguf -c 32768 -ctk q8_0 -ctv q8_0
+  weigh model.gguf --gpu "RTX 4090" --host-memory 64GiB`,
+		Args:               cobra.ArbitraryArgs,
+		DisableFlagParsing: true,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			switch {
+			case len(args) == 0, helpAsked(cmd, args):
+				if len(args) == 0 {
+					return cmd.Help()
+				}
+				return nil
+			case len(args) == 1 && args[0] == "--version":
+				fmt.Fprintf(cmd.OutOrStdout(), "weigh %s\n", version())
+				return nil
+			}
+			return preflight(cmd, r, args)
+		},
+	}
+	addRequestFlags(cmd.Flags(), r)
+	return cmd
+}
+
+func preflight(cmd *cobra.Command, r *request, args []string) error {
+	s, err := prepare(cmd, r, args)
+	if err != nil {
+		return err
+	}
+	defer s.Close()
+	if err := s.weigh(); err != nil {
+		return err
+	}
+	w := cmd.OutOrStdout()
+	if r.json {
+		if err := writeJSON(w, newEstimateDocument(s)); err != nil {
+			return err
+		}
+	} else {
+		style := render.StyleOf(w)
+		printModel(w, style, s.Inspection)
+		fmt.Fprintln(w)
+		printMemory(w, style, s)
+		printSettings(w, s)
+		printNotes(w, style, s)
+		printVerdict(w, style, s)
+	}
+	if !s.fits() {
+		return errNo
+	}
+	return nil
+}
+
+// printModel writes what a model is.
+func printModel(w io.Writer, style render.Style, ins *inspect.Inspection) {
+	sum := summarize(ins)
+	name := sum.Name
+	if name == "" {
+		name = ins.Path
+	}
+	fmt.Fprintf(w, "%s  %s\n", style.Bold(render.Text(name)), render.Text(sum.Quantization.Label))
+	var facts []string
+	add := func(format string, args ...any) { facts = append(facts, fmt.Sprintf(format, args...)) }
+	add("%s", render.Text(sum.Architecture))
+	add("%s parameters", humanCount(sum.Parameters))
+	add("%s in %s", render.Bytes(sum.FileBytes), plural(len(ins.Files), "file"))
+	if m := ins.Model; m != nil {
+		add("%d layers", m.NLayer())
+		add("hidden %d", m.NEmbd)
+		if heads := span(sum.NHead); heads != "" {
+			add("heads %s, KV %s", heads, span(sum.NHeadKV))
+		}
+		if ff := span(sum.NFF); ff != "" && ff != "0" {
+			add("feed-forward %s", ff)
+		}
+		if m.NExpert > 0 {
+			add("%d experts, %s used", m.NExpert, span(perLayer(m, m.NExpertUsed)))
+		}
+		if m.NSWA > 0 {
+			add("window %d", m.NSWA)
+		}
+		add("vocabulary %d", m.NVocab)
+		add("trained on %d tokens", m.NCtxTrain)
+	}
+	fmt.Fprintf(w, "  %s\n", wrap(facts, "  ", style.Width))
+	var types []string
+	for _, t := range sum.Quantization.Types {
+		types = append(types, fmt.Sprintf("%s %s %s", t.Type, plural(t.Tensors, "tensor"), render.Bytes(t.Bytes)))
+	}
+	types = append(types, fmt.Sprintf("%.2f bits per weight", sum.Quantization.BitsPerWeight))
+	fmt.Fprintf(w, "  %s\n", wrap(types, "  ", style.Width))
+}
+
+// wrap joins items with dots, breaking lines at width columns (100 when it is
+// unknown).
+func wrap(items []string, indent string, width int) string {
+	if width == 0 {
+		width = 100
+	}
+	var b strings.Builder
+	col := len(indent)
+	for i, item := range items {
+		n := len([]rune(item))
+		switch {
+		case i == 0:
+		case col+3+n > width:
+			b.WriteString("\n" + indent)
+			col = len(indent)
+		default:
+			b.WriteString(" · ")
+			col += 3
+		}
+		b.WriteString(item)
+		col += n
+	}
+	return b.String()
+}
+
+func plural(n int, what string) string {
+	if n == 1 {
+		return "1 " + what
+	}
+	return strconv.Itoa(n) + " " + what + "s"
+}
+
+// humanCount writes a count of weights, such as 8.03 B.
+func humanCount(n uint64) string {
+	v, unit := humanize.ComputeSI(float64(n))
+	if unit == "G" {
+		unit = "B"
+	}
+	return strings.TrimSpace(fmt.Sprintf("%.3g %s", v, unit))
+}
+
+// span writes one value, or the range of values that differ by layer.
+func span(v any) string {
+	switch v := v.(type) {
+	case int:
+		return strconv.Itoa(v)
+	case []int:
+		if len(v) == 0 {
+			return ""
+		}
+		lo, hi := slices.Min(v), slices.Max(v)
+		if lo == hi {
+			return strconv.Itoa(lo)
+		}
+		return fmt.Sprintf("%d to %d", lo, hi)
+	}
+	return ""
+}
+
+// printVerdict writes whether the model fits and the line to run.
+func printVerdict(w io.Writer, style render.Style, s *session) {
+	fmt.Fprintln(w)
+	for _, step := range s.steps {
+		fmt.Fprintf(w, "%s\n", style.Dim("  "+render.Text(step)))
+	}
+	if s.fits() {
+		fmt.Fprintln(w, style.Green("It fits.")+" Run:")
+	} else {
+		fmt.Fprintln(w, style.Red("It does not fit.")+" The nearest that llama-server would try:")
+	}
+	fmt.Fprintf(w, "\n  %s\n", s.command())
+}
+
+// command returns the llama-server line with the settled options.
+func (s *session) command() string {
+	return strings.Join(append([]string{"llama-server"}, s.args()...), " ")
+}
+
+// args returns llama-server's arguments: the model and every option that is not
+// its default.
+func (s *session) args() []string {
+	o, t := &s.options, &s.breakdown.Settings
+	args := []string{"-m", quote(s.modelFile())}
+	add := func(flag string, value any) { args = append(args, flag, fmt.Sprint(value)) }
+	add("-c", t.NCtx)
+	if len(s.options.Devices) > 0 {
+		ngl := t.NGPULayers
+		if o.NGPULayers == nil || *o.NGPULayers < 0 {
+			ngl = s.Model.NLayerAll + 1
+		}
+		add("-ngl", ngl)
+	}
+	if slices.ContainsFunc(o.TensorSplit, func(f float32) bool { return f != 0 }) {
+		var parts []string
+		for _, f := range o.TensorSplit {
+			parts = append(parts, strconv.FormatFloat(float64(f), 'g', -1, 32))
+		}
+		add("-ts", strings.Join(parts, ","))
+	}
+	var over []string
+	for _, v := range o.Overrides {
+		over = append(over, v.Pattern+"="+v.Buffer)
+	}
+	if len(over) > 0 {
+		add("-ot", quote(strings.Join(over, ",")))
+	}
+	if o.NParallel > 0 {
+		add("-np", o.NParallel)
+	}
+	if o.KVUnified != nil {
+		if *o.KVUnified {
+			args = append(args, "-kvu")
+		} else {
+			args = append(args, "-no-kvu")
+		}
+	}
+	if o.NBatch > 0 && o.NBatch != 2048 {
+		add("-b", o.NBatch)
+	}
+	if o.NUBatch > 0 && o.NUBatch != 512 {
+		add("-ub", o.NUBatch)
+	}
+	if !t.FlashAttnAuto {
+		add("-fa", map[bool]string{true: "on", false: "off"}[t.FlashAttn])
+	}
+	if o.TypeK != nil {
+		add("-ctk", lower(*o.TypeK))
+	}
+	if o.TypeV != nil {
+		add("-ctv", lower(*o.TypeV))
+	}
+	for _, f := range []struct {
+		on   bool
+		flag string
+	}{{o.NoKVOffload, "-nkvo"}, {o.NoOpOffload, "--no-op-offload"}, {o.SWAFull, "--swa-full"}, {o.NoHost, "--no-host"}, {o.NoRepack, "-nr"}, {o.Embeddings, "--embeddings"}} {
+		if f.on {
+			args = append(args, f.flag)
+		}
+	}
+	if s.req.MMProj != "" {
+		add("-mm", quote(s.req.MMProj))
+	}
+	if s.req.Draft.Model != "" {
+		add("-md", quote(s.req.Draft.Model))
+	}
+	for _, l := range s.req.LoRA {
+		add("--lora", quote(l))
+	}
+	return args
+}
+
+// modelFile returns the file that llama-server is given: the first shard.
+func (s *session) modelFile() string {
+	if len(s.Files) > 0 && s.Format == inspect.GGUF {
+		return s.Files[0].Path
+	}
+	return s.Path
+}
+
+// quote makes a word safe in a POSIX shell.
+func quote(word string) string {
+	plain := func(r rune) bool {
+		return r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune("-_./:@%+,=", r)
+	}
+	if word != "" && strings.IndexFunc(word, func(r rune) bool { return !plain(r) }) < 0 {
+		return word
+	}
+	return "'" + strings.ReplaceAll(render.Text(word), "'", `'\''`) + "'"
+}

@@ -1,0 +1,383 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"weigh/cmd/weigh/internal/llama"
+	"weigh/estimate"
+	"weigh/estimate/hw"
+	"weigh/formats"
+	"weigh/inspect"
+	"weigh/inspect/model"
+)
+
+// A request is what the user asks of a model: llama-server's flags and our own.
+type request struct {
+	*llama.Flags
+	gpus       []string
+	rpcMemory  []string
+	hostMemory string
+	backend    string
+	reserve    string
+	nOutputs   int
+	mtp        bool
+	json       bool
+}
+
+// addRequestFlags defines our own flags of the commands that take
+// llama-server's as well.
+func addRequestFlags(f *pflag.FlagSet, r *request) {
+	f.StringArrayVar(&r.gpus, "gpu", nil, "use this `hardware` instead of what is detected: a card's name, a size, 2x\"RTX 3090\", none")
+	f.StringSliceVar(&r.rpcMemory, "rpc-memory", nil, "memory of each --rpc server, instead of asking it")
+	f.StringVar(&r.hostMemory, "host-memory", "", "host memory to assume")
+	f.StringVar(&r.backend, "backend", "", "whose buffer rules: cuda, rocm, vulkan, metal or cpu")
+	f.StringVar(&r.reserve, "reserve", "", "memory to leave free on each device (--fit-target)")
+	f.IntVar(&r.nOutputs, "n-outputs-max", -1, "outputs per batch that the graph is sized for; 0: n_batch")
+	f.BoolVar(&r.mtp, "mtp", false, "load the multi-token-prediction layers")
+	f.BoolVar(&r.json, "json", false, "write one JSON document")
+}
+
+// parseRequest splits a command's arguments into llama-server's flags, ours and
+// the words that remain, and sets the first two.
+func parseRequest(cmd *cobra.Command, r *request, args []string) (words []string, err error) {
+	fs := cmd.Flags()
+	own := func(name string) (known, value bool) {
+		if name == "-h" || name == "--help" || name == "--version" {
+			return true, false
+		}
+		long, ok := strings.CutPrefix(name, "--")
+		if !ok {
+			return false, false
+		}
+		f := fs.Lookup(long)
+		return f != nil, f != nil && f.NoOptDefVal == ""
+	}
+	var rest []string
+	if r.Flags, rest, err = llama.Parse(args, own, os.LookupEnv); err != nil {
+		return nil, err
+	}
+	if err := fs.Parse(rest); err != nil {
+		return nil, err
+	}
+	return fs.Args(), nil
+}
+
+// errHelp says that help was asked for and given.
+var errHelp = errors.New("help")
+
+// helpAsked prints the help where it is asked for.
+func helpAsked(cmd *cobra.Command, args []string) bool {
+	if i := slices.Index(args, "--"); i >= 0 {
+		args = args[:i]
+	}
+	if slices.Contains(args, "--help") || slices.Contains(args, "-h") {
+		_ = cmd.Help()
+		return true
+	}
+	return false
+}
+
+// A session is an opened model with the machine and the settings it is weighed
+// for.
+type session struct {
+	*inspect.Inspection
+	machine   hw.Machine
+	req       *request
+	asked     estimate.Options // as the user set them
+	options   estimate.Options // as llama-server would run them
+	breakdown *estimate.Breakdown
+	steps     []string // of --fit
+	unfit     error    // --fit found no way
+	notes     []string
+}
+
+// Close closes the model.
+func (s *session) Close() { s.Inspection.Close() }
+
+// newSession opens the model and gathers what an estimate needs. A model that
+// llama.cpp cannot run is an error.
+func newSession(ctx context.Context, name string, r *request) (*session, error) {
+	ins, err := openTarget(name)
+	if err != nil {
+		return nil, err
+	}
+	s := &session{Inspection: ins, req: r}
+	if ins.Model == nil {
+		s.Close()
+		return nil, fmt.Errorf("%s: %w", name, ins.Reason)
+	}
+	if err := s.gather(ctx); err != nil {
+		s.Close()
+		return nil, err
+	}
+	return s, nil
+}
+
+// gather finds the machine and turns the flags into options.
+func (s *session) gather(ctx context.Context) (err error) {
+	r := s.req
+	if s.machine, _, err = machine(ctx, r.gpus, r.RPC, r.rpcMemory); err != nil {
+		return err
+	}
+	if r.hostMemory != "" {
+		n, err := hw.ParseSize(r.hostMemory)
+		if err != nil {
+			return fmt.Errorf("--host-memory: %w", err)
+		}
+		s.machine.Host.MemoryTotal, s.machine.Host.MemoryAvailable, s.machine.Host.Limit = &n, &n, nil
+	}
+	if err := s.chooseBackend(); err != nil {
+		return err
+	}
+	o := r.Options
+	o.Devices, o.Host = s.machine.Devices, s.machine.Host
+	o.Repack = repackOf(s.machine.Host)
+	if o.Devices, err = chosenDevices(o.Devices, r.Devices); err != nil {
+		return err
+	}
+	if r.nOutputs >= 0 {
+		o.NOutputs = &r.nOutputs
+	}
+	o.MTP = o.MTP || r.mtp
+	o.CacheRAM, o.Checkpoints = &r.CacheRAM, &r.Checkpoints
+	o.NoMmap = r.LoadMode == "none" || r.LoadMode == "mlock" || r.LoadMode == "dio"
+	if r.reserve != "" {
+		n, err := hw.ParseSize(r.reserve)
+		if err != nil {
+			return fmt.Errorf("--reserve: %w", err)
+		}
+		r.FitOpts.Target = []uint64{n}
+	}
+	if err := s.companions(&o); err != nil {
+		return err
+	}
+	s.asked = o
+	return nil
+}
+
+// chooseBackend applies --backend.
+func (s *session) chooseBackend() error {
+	switch s.req.backend {
+	case "":
+		return nil
+	case "cpu":
+		s.machine.Devices = nil
+		return nil
+	case hw.CUDA, hw.ROCm, hw.Vulkan, hw.Metal:
+		for i := range s.machine.Devices {
+			s.machine.Devices[i].Backend = s.req.backend
+		}
+		return nil
+	}
+	return fmt.Errorf("--backend %s: the buffer rules of cuda, rocm, vulkan, metal and cpu are known", s.req.backend)
+}
+
+// chosenDevices returns the devices that -dev names, all of them when it is not
+// given.
+func chosenDevices(all []hw.Device, names []string) ([]hw.Device, error) {
+	if len(names) == 0 {
+		return all, nil
+	}
+	if len(names) == 1 && names[0] == "none" {
+		return nil, nil
+	}
+	byName := map[string]hw.Device{}
+	count := map[string]int{}
+	var known []string
+	for _, d := range all {
+		prefix := map[string]string{hw.ROCm: "ROCm", hw.Vulkan: "Vulkan", hw.Metal: "MTL", hw.SYCL: "SYCL"}[d.Backend]
+		if prefix == "" {
+			prefix = "CUDA"
+		}
+		name := prefix + strconv.Itoa(count[prefix])
+		count[prefix]++
+		byName[strings.ToLower(name)] = d
+		known = append(known, name)
+	}
+	var chosen []hw.Device
+	for _, n := range names {
+		d, ok := byName[strings.ToLower(n)]
+		if !ok {
+			return nil, fmt.Errorf("-dev %s: no such device; there is %s", n, strings.Join(append(known, "none"), ", "))
+		}
+		chosen = append(chosen, d)
+	}
+	return chosen, nil
+}
+
+// repackOf returns the weight layouts of the host's processor.
+func repackOf(h hw.Host) estimate.Repack {
+	has := func(name string) bool { return slices.Contains(h.SIMD, name) }
+	switch {
+	case has("avx512"):
+		return estimate.RepackAVX512
+	case has("avx2"):
+		return estimate.RepackAVX2
+	case has("i8mm"):
+		return estimate.RepackI8MM
+	case has("dotprod"), has("neon"):
+		return estimate.RepackDotProd
+	case len(h.SIMD) > 0:
+		return estimate.RepackNone
+	}
+	return estimate.RepackAVX512
+}
+
+// companions opens what is loaded beside the model.
+func (s *session) companions(o *estimate.Options) error {
+	r := s.req
+	for _, path := range r.LoRA {
+		c, err := companion(path)
+		if err != nil {
+			return fmt.Errorf("--lora: %w", err)
+		}
+		o.LoRA = append(o.LoRA, *c)
+	}
+	o.ControlVector = len(r.ControlVectors) > 0
+	if r.MMProj != "" {
+		c, err := companion(r.MMProj)
+		if err != nil {
+			return fmt.Errorf("--mmproj: %w", err)
+		}
+		c.OnCPU = !r.MMProjOffload
+		o.MMProj = c
+	}
+	d := estimate.Options{NGPULayers: r.Draft.NGPULayers, TypeK: r.Draft.TypeK, TypeV: r.Draft.TypeV, Overrides: r.Draft.Overrides}
+	switch {
+	case r.Draft.Model != "":
+		draft, err := openTarget(r.Draft.Model)
+		if err != nil {
+			return fmt.Errorf("--model-draft: %w", err)
+		}
+		defer draft.Close()
+		if draft.Model == nil {
+			return fmt.Errorf("--model-draft: %s: %w", r.Draft.Model, draft.Reason)
+		}
+		o.Draft = &estimate.Extra{Name: draft.Model.Name, Model: draft.Model, Options: d}
+	case slices.Contains(r.Draft.Types, "draft-mtp"):
+		d.MTP, d.MTPContext = true, true
+		o.Draft = &estimate.Extra{Name: "multi-token prediction", Model: s.Model, Shares: true, Options: d}
+	}
+	return nil
+}
+
+// companion opens a GGUF whose tensors are loaded beside a model.
+func companion(path string) (*estimate.Companion, error) {
+	ins, err := openTarget(path)
+	if err != nil {
+		return nil, err
+	}
+	defer ins.Close()
+	if ins.GGUF == nil {
+		return nil, fmt.Errorf("%s: llama.cpp wants a GGUF file here", path)
+	}
+	c := &estimate.Companion{Name: path}
+	for _, t := range ins.GGUF.Tensors() {
+		c.Tensors = append(c.Tensors, model.Tensor{Name: t.Name, Type: t.Type, Shape: t.Shape, Bytes: t.Bytes})
+	}
+	return c, nil
+}
+
+// weigh settles the options as llama-server would and estimates them.
+func (s *session) weigh() (err error) {
+	s.options = s.asked
+	if s.req.Fit && len(s.asked.Devices) > 0 {
+		o, steps, err := estimate.Fit(s.Model, s.asked, s.req.FitOpts)
+		var unfit *estimate.UnfitError
+		switch {
+		case errors.As(err, &unfit):
+			s.unfit = err
+		case err != nil:
+			return err
+		}
+		s.options, s.steps = o, steps
+	}
+	s.breakdown, err = estimate.Run(s.Model, s.options)
+	return err
+}
+
+// A verdict is how a row of the breakdown stands to the memory it is in.
+type verdict struct {
+	need     uint64  // bytes, caches that grow at their limits included
+	must     uint64  // bytes that are taken whatever happens
+	free     *uint64 // bytes; nil: unknown
+	fits     bool    // must is at most free, or free is unknown
+	atLimits bool    // need is at most free, or free is unknown
+}
+
+func judge(need, grows uint64, free *uint64) verdict {
+	v := verdict{need: need, must: need - min(grows, need), free: free, fits: true, atLimits: true}
+	if free != nil {
+		v.fits, v.atLimits = v.must <= *free, v.need <= *free
+	}
+	return v
+}
+
+// device returns the verdict of a device's row.
+func (s *session) device(m *estimate.Memory) verdict {
+	return judge(m.Total(), 0, s.options.Devices[m.Device].MemoryFree)
+}
+
+// host returns all host rows as one and its verdict. Devices that share the
+// host's memory count on it.
+func (s *session) host() (sum estimate.Memory, v verdict) {
+	sum.Name, sum.Device = "host", -1
+	var grows uint64
+	for i := range s.breakdown.Host {
+		m := &s.breakdown.Host[i]
+		sum.Model += m.Model
+		sum.Context += m.Context
+		sum.Compute += m.Compute
+		sum.Overhead += m.Overhead
+		for _, t := range m.Terms {
+			if t.Name == "prompt cache" || t.Name == "checkpoints" {
+				grows += t.Bytes
+			}
+		}
+	}
+	need := sum.Total()
+	for i := range s.breakdown.Devices {
+		d := &s.breakdown.Devices[i]
+		if s.options.Devices[d.Device].Unified {
+			need += d.Total()
+		}
+	}
+	var free *uint64
+	if b, _, ok := s.machine.Host.Usable(); ok {
+		free = &b
+	}
+	return sum, judge(need, grows, free)
+}
+
+// fits reports whether every row fits.
+func (s *session) fits() bool {
+	for i := range s.breakdown.Devices {
+		if !s.device(&s.breakdown.Devices[i]).fits {
+			return false
+		}
+	}
+	_, v := s.host()
+	return v.fits
+}
+
+// backend names the devices' backend, or "cpu".
+func (s *session) backend() string {
+	for _, d := range s.options.Devices {
+		if d.Backend != "" {
+			return d.Backend
+		}
+		return hw.CUDA
+	}
+	return "cpu"
+}
+
+func lower(t formats.DType) string { return strings.ToLower(t.String()) }

@@ -1,0 +1,326 @@
+// Package inspect opens a model, whatever files it is in: one GGUF or all its
+// shards, a safetensors file, a Hugging Face folder. It reads headers only; no
+// weights.
+package inspect
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"weigh/formats"
+	"weigh/formats/gguf"
+	"weigh/inspect/arch"
+	"weigh/inspect/hf"
+	"weigh/inspect/model"
+)
+
+// The formats that Open knows.
+const (
+	GGUF        = "gguf"
+	Safetensors = "safetensors"
+)
+
+// A File is one file of a model.
+type File struct {
+	Path  string
+	Bytes int64
+}
+
+// An Inspection is an opened model. Exactly one of GGUF and HF is set.
+type Inspection struct {
+	Path   string // as given
+	Format string // GGUF or Safetensors
+	Files  []File // with weights, in the order they are read
+	GGUF   *gguf.Set
+	HF     *hf.Model
+
+	// Model is what estimates start from. It is nil with a Reason when the
+	// files are no language model that llama.cpp could run.
+	Model  *model.Model
+	Reason error
+
+	open []*os.File
+}
+
+// ErrNotAFile is the error for what is neither a regular file nor a folder.
+var ErrNotAFile = errors.New("neither a file nor a folder")
+
+// Open opens the model at path: a GGUF file (any shard of a split one), a
+// safetensors file or index, or a folder with either. Close it when its
+// metadata is no longer wanted.
+func Open(path string) (*Inspection, error) {
+	info, err := os.Stat(path)
+	switch {
+	case err != nil:
+		return nil, plainPathError(err)
+	case info.IsDir():
+		return openFolder(path)
+	case !info.Mode().IsRegular():
+		return nil, fmt.Errorf("%s: %w (%v)", path, ErrNotAFile, info.Mode().Type())
+	}
+	return openFile(path, info.Size())
+}
+
+// Close closes the model's files.
+func (m *Inspection) Close() error {
+	var errs []error
+	for _, f := range m.open {
+		errs = append(errs, f.Close())
+	}
+	m.open = nil
+	return errors.Join(errs...)
+}
+
+// FileBytes returns the bytes of all files with weights.
+func (m *Inspection) FileBytes() (n uint64) {
+	for _, f := range m.Files {
+		n += uint64(max(f.Bytes, 0))
+	}
+	return n
+}
+
+// openFile opens a file by what is in it, not by its name.
+func openFile(path string, size int64) (*Inspection, error) {
+	switch strings.ToLower(filepath.Ext(path)) {
+	case ".safetensors", ".json":
+		return openHF(path)
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, plainPathError(err)
+	}
+	defer f.Close()
+	head := make([]byte, 8)
+	n, err := f.ReadAt(head, 0)
+	if err != nil && !errors.Is(err, io.EOF) {
+		return nil, err
+	}
+	head = head[:n]
+	if p := formats.ReadLFSPointer(f, size); p != nil {
+		return nil, fmt.Errorf("%s: %w", path, p)
+	}
+	if kind := foreign(head); kind != "" {
+		return nil, fmt.Errorf("%s: %s at byte 0, want \"GGUF\" or a safetensors header", path, kind)
+	}
+	if len(head) == 8 && string(head[:4]) != "GGUF" && looksLikeSafetensors(f, size) {
+		return openHF(path)
+	}
+	return openGGUF(path)
+}
+
+// looksLikeSafetensors reports whether the file begins as safetensors do: the
+// length of a header that fits, then a brace.
+func looksLikeSafetensors(f io.ReaderAt, size int64) bool {
+	b := make([]byte, 9)
+	if n, _ := f.ReadAt(b, 0); n < 9 {
+		return false
+	}
+	var n uint64
+	for i := range 8 {
+		n |= uint64(b[i]) << (8 * i)
+	}
+	return n < uint64(size) && (b[8] == '{' || b[8] == ' ')
+}
+
+// foreign names the formats that people take for a model file.
+func foreign(head []byte) string {
+	has := func(s string) bool { return strings.HasPrefix(string(head), s) }
+	switch {
+	case has("PK\x03\x04"):
+		return "a zip archive (a PyTorch checkpoint is one)"
+	case len(head) > 1 && head[0] == 0x80 && head[1] <= 5:
+		return "a Python pickle (a PyTorch checkpoint)"
+	case has("ggjt"), has("tjgg"), has("lmgg"), has("fmgg"):
+		return "a GGML file from before GGUF"
+	case has("\x89HDF"):
+		return "an HDF5 file"
+	case has("<!DOC"), has("<html"), has("<HTML"):
+		return "an HTML page"
+	}
+	return ""
+}
+
+func openGGUF(path string) (*Inspection, error) {
+	m := &Inspection{Path: path, Format: GGUF}
+	set, err := gguf.ReadSet(m.opener, path)
+	if err != nil {
+		m.Close()
+		return nil, err
+	}
+	m.GGUF = set
+	src := model.Source{Meta: ggufMeta{set}}
+	for i, f := range set.Files {
+		m.Files = append(m.Files, File{set.Names[i], f.Size})
+	}
+	for i, t := range set.Tensors() {
+		src.Tensors = append(src.Tensors, model.Tensor{
+			Name: t.Name, Type: t.Type, Shape: t.Shape, Bytes: t.Bytes,
+			Offset: set.Files[i].DataOffset + int64(t.Offset), File: i,
+		})
+	}
+	m.Model, m.Reason = arch.Load(src)
+	if m.Model != nil && m.Model.Name == "" {
+		m.Model.Name = strings.TrimSuffix(filepath.Base(path), filepath.Ext(path))
+	}
+	return m, nil
+}
+
+// opener opens a shard, which may be a link but not a pipe or a device.
+func (m *Inspection) opener(name string) (io.ReaderAt, int64, error) {
+	info, err := os.Stat(name)
+	if err != nil {
+		return nil, 0, bareError(err)
+	}
+	if !info.Mode().IsRegular() {
+		return nil, 0, ErrNotAFile
+	}
+	f, err := os.Open(name)
+	if err != nil {
+		return nil, 0, bareError(err)
+	}
+	m.open = append(m.open, f)
+	return f, info.Size(), nil
+}
+
+// ggufMeta is a GGUF's metadata as model.Meta.
+type ggufMeta struct{ set *gguf.Set }
+
+func (g ggufMeta) Lookup(key string) (any, bool) {
+	v, ok := g.set.Lookup(key)
+	if n, is := v.(gguf.Len); is {
+		return model.Len(n), ok
+	}
+	return v, ok
+}
+
+func openHF(path string) (*Inspection, error) {
+	h, err := hf.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	m := &Inspection{Path: path, Format: Safetensors, HF: h}
+	dir := path
+	if info, err := os.Stat(path); err == nil && !info.IsDir() {
+		dir = filepath.Dir(path)
+	}
+	for _, f := range h.Files {
+		m.Files = append(m.Files, File{filepath.Join(dir, f.Name), f.Bytes})
+	}
+	switch {
+	case h.Source != nil:
+		m.Model, m.Reason = arch.Load(*h.Source)
+		if m.Model != nil && m.Model.Name == "" {
+			m.Model.Name = filepath.Base(filepath.Clean(path))
+		}
+	case h.Class != "" || h.Type != "":
+		m.Reason = fmt.Errorf("llama.cpp has no architecture for %s", cmpOr(h.Class, h.Type))
+	default:
+		m.Reason = errors.New("no config.json says what the tensors are of")
+	}
+	return m, nil
+}
+
+func cmpOr(a, b string) string {
+	if a != "" {
+		return a
+	}
+	return b
+}
+
+// openFolder opens the one model of a folder.
+func openFolder(dir string) (*Inspection, error) {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return nil, plainPathError(err)
+	}
+	var models []string
+	st := false
+	for _, e := range entries {
+		name := e.Name()
+		switch {
+		case e.IsDir():
+		case strings.HasSuffix(name, ".safetensors"), name == "config.json", name == "model_index.json", strings.HasSuffix(name, ".safetensors.index.json"):
+			st = true
+		case strings.HasSuffix(strings.ToLower(name), ".gguf") && firstShard(name) && !strings.HasPrefix(name, "mmproj"):
+			models = append(models, name)
+		}
+	}
+	switch {
+	case len(models) == 1:
+		return Open(filepath.Join(dir, models[0]))
+	case len(models) > 1:
+		slices.Sort(models)
+		return nil, &SeveralModelsError{dir, models}
+	case st:
+		return openHF(dir)
+	}
+	return nil, fmt.Errorf("%s: no model here: no .gguf, no .safetensors, no config.json", dir)
+}
+
+// firstShard reports whether a file's name is no later shard of a split model.
+func firstShard(name string) bool {
+	base := strings.TrimSuffix(strings.ToLower(name), ".gguf")
+	i := strings.LastIndex(base, "-of-")
+	if i < 5 || len(base) != i+9 {
+		return true
+	}
+	return base[i-5:i] == "00001"
+}
+
+// A SeveralModelsError says that a folder holds more than one model.
+type SeveralModelsError struct {
+	Dir   string
+	Names []string
+}
+
+func (e *SeveralModelsError) Error() string {
+	return fmt.Sprintf("%s: %d models here: name one of %s", e.Dir, len(e.Names), strings.Join(e.Names[:min(len(e.Names), 6)], ", "))
+}
+
+// plainPathError is err without the system call's name.
+func plainPathError(err error) error {
+	var p *fs.PathError
+	if errors.As(err, &p) {
+		return fmt.Errorf("%s: %w", p.Path, p.Err)
+	}
+	return err
+}
+
+// bareError is err without the path, which the caller adds.
+func bareError(err error) error {
+	var p *fs.PathError
+	if errors.As(err, &p) {
+		return p.Err
+	}
+	return err
+}
+
+// Parameters returns the logical weights: packed elements count as what they
+// encode.
+func (m *Inspection) Parameters() (n uint64) {
+	if m.HF != nil {
+		return m.HF.Params
+	}
+	for _, t := range m.GGUF.Tensors() {
+		e, _ := formats.Elements(t.Shape)
+		n += e
+	}
+	return n
+}
+
+// TensorBytes returns the stored bytes of all tensors, without padding.
+func (m *Inspection) TensorBytes() (n uint64) {
+	if m.HF != nil {
+		return m.HF.Bytes
+	}
+	for _, t := range m.GGUF.Tensors() {
+		n += t.Bytes
+	}
+	return n
+}
