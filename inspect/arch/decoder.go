@@ -22,6 +22,7 @@ type wiring struct {
 	qk        func(b *Builder, q, k *graph.Tensor, il int) (qn, kn *graph.Tensor) // norms of queries and keys that qkNorm cannot say
 	heads     func(b *Builder) int                                                // width of a head; nil: the values'
 	sinks     bool                                                                // attention has sinks
+	sumLast   bool                                                                // the feed-forward's result is added to the residual, not the residual to it
 	rows      rowsAt                                                              // where the rows of outputs are picked
 	preAttn   func(b *Builder, q *graph.Tensor, il int) *graph.Tensor             // applied to the queries last
 	postAttn  bool                                                                // what attention returns is normed (post_attention_norm)
@@ -130,7 +131,11 @@ func (b *Builder) decoder(w wiring) *graph.Tensor {
 		b.Name(cur, "ffn_norm", il)
 		cur = w.ffn(b, cur, il)
 		b.Name(cur, "ffn_out", il)
-		cur = b.Add(cur, ffnInp)
+		if w.sumLast {
+			cur = b.Add(ffnInp, cur)
+		} else {
+			cur = b.Add(cur, ffnInp)
+		}
 		cur = b.CVec(cur, il)
 		b.Name(cur, "l_out", il)
 		if w.postFFN != nil {

@@ -39,7 +39,7 @@ func phi3(b *Builder) {
 		}
 		return b.FeedForward(cur, FFN{Up: b.W(il, "ffn_up.weight"), Down: b.W(il, "ffn_down.weight"), Act: ActSwiGLU, Seq: true}, il)
 	}
-	wiring{factors: true, ffn: ffn, preAttn: (*Builder).scaledQ}.model(b)
+	wiring{factors: true, ffn: ffn, preAttn: (*Builder).scaledQ, sumLast: true}.model(b)
 }
 
 // scaledQ scales the queries before attention.
