@@ -250,6 +250,15 @@ func common(k *Keys, h *model.HParams, row *Arch) {
 		h.RopeFreqScale = 1 / f
 	}
 
+	headWidths(k, h)
+	if n := k.arrayLen(k.arch + ".classifier.output_labels"); n > 0 {
+		h.NClsOut = n
+	}
+}
+
+// headWidths reads the widths of the heads, or splits the embedding's among
+// them.
+func headWidths(k *Keys, h *model.HParams) {
 	if n := h.NHead(0); n > 0 {
 		h.NEmbdHeadKFull = k.Int("attention.key_length", h.NEmbd/n)
 		h.NEmbdHeadVFull = k.Int("attention.value_length", h.NEmbd/n)
@@ -258,7 +267,4 @@ func common(k *Keys, h *model.HParams, row *Arch) {
 	h.NEmbdHeadKSWA = k.Int("attention.key_length_swa", h.NEmbdHeadKFull)
 	h.NEmbdHeadVSWA = k.Int("attention.value_length_swa", h.NEmbdHeadVFull)
 	h.NRotSWA = k.Int("rope.dimension_count_swa", h.NRotFull)
-	if n := k.arrayLen(k.arch + ".classifier.output_labels"); n > 0 {
-		h.NClsOut = n
-	}
 }
