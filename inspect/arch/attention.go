@@ -566,8 +566,6 @@ type Fused uint8
 // The fused operators that llama.cpp tries (enum llm_fused_op).
 const (
 	FusedFlashAttn Fused = iota
-	FusedGDNAR
-	FusedGDNCH
 	FusedLightningIndexer
 	FusedHCPre
 	FusedHCComb

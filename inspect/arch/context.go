@@ -37,7 +37,6 @@ type Context struct {
 
 	// Fused operators that llama.cpp falls back from when a backend lacks them.
 	NoFusedHCPre, NoFusedHCComb, NoFusedHCPost bool
-	NoFusedGDNAR, NoFusedGDNCH                 bool // gated delta net: one token of a sequence, more of them
 
 	// Target is the model that a draft context reads layers or caches of; nil
 	// for none.

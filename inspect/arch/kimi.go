@@ -92,7 +92,7 @@ func (w kda) layer(b *Builder, in *RSInput, cur *graph.Tensor, il int) *graph.Te
 	q, k := b.gdnNorm(conv[0]), b.gdnNorm(conv[1])
 	var out *graph.Tensor
 	if w.flat {
-		out, state = b.DeltaNet(q, k, conv[2], g, beta, state, il)
+		out, state = b.DeltaNet(q, k, conv[2], g, beta, state)
 		size := int64(b.Mem.RS.NEmbdS) * seqs
 		out = b.Cont(out)
 		b.Expand(b.Cpy(state, b.View1D(all, size, 0)))

@@ -172,14 +172,7 @@ func (b *Builder) qwen3NextLinear(in *RSInput, cur *graph.Tensor, il int) *graph
 	}
 	beta := b.Reshape4D(b.Sigmoid(b.Cont(half(0))), 1, h.nv, b.seqTokens(), b.seqs())
 	alpha := b.Cont3D(half(1), h.nv, b.seqTokens(), b.seqs())
-	return b.gatedDelta(in, qkv, z, beta, alpha, h, func(t *graph.Tensor) *graph.Tensor {
-		if h.nk == h.nv {
-			return t
-		}
-		t = b.Reshape4D(t, h.k, 1, h.nk, b.seqTokens()*b.seqs())
-		t = b.Repeat4D(t, h.k, group, h.nk, b.seqTokens()*b.seqs())
-		return b.Reshape4D(t, h.k, h.nk*group, b.seqTokens(), b.seqs())
-	}, il)
+	return b.gatedDelta(in, qkv, z, beta, alpha, h, h.nk != h.nv, il)
 }
 
 // qkvz returns the linear attention's joint projection and its output gate.
@@ -209,17 +202,13 @@ func (b *Builder) qwen35Linear(in *RSInput, cur *graph.Tensor, il int) *graph.Te
 	beta := b.MM(b.W(il, "ssm_beta.weight"), cur, b.W(il, "ssm_beta.scale"))
 	beta = b.Sigmoid(b.Reshape4D(beta, 1, h.nv, b.seqTokens(), b.seqs()))
 	alpha := b.perSeq(b.MM(b.W(il, "ssm_alpha.weight"), cur, b.W(il, "ssm_alpha.scale")))
-	return b.gatedDelta(in, qkv, z, beta, alpha, h, func(t *graph.Tensor) *graph.Tensor {
-		if h.nk == h.nv || (!b.C.NoFusedGDNAR && !b.C.NoFusedGDNCH) {
-			return t
-		}
-		return b.Repeat4D(t, h.k, h.nv, b.seqTokens(), b.seqs())
-	}, il)
+	return b.gatedDelta(in, qkv, z, beta, alpha, h, false, il)
 }
 
 // gatedDelta convolves the projection, applies the delta rule and gates its
-// output by z; spread gives each value head queries and keys.
-func (b *Builder) gatedDelta(in *RSInput, qkv, z, beta, alpha *graph.Tensor, h deltaHeads, spread func(*graph.Tensor) *graph.Tensor, il int) *graph.Tensor {
+// output by z; spread repeats queries and keys for the value heads of their
+// group.
+func (b *Builder) gatedDelta(in *RSInput, qkv, z, beta, alpha *graph.Tensor, h deltaHeads, spread bool, il int) *graph.Tensor {
 	tokens, seqs := b.seqTokens(), b.seqs()
 	gate := b.Softplus(b.Add(alpha, b.W(il, "ssm_dt.bias")))
 	gate = b.Mul(gate, b.W(il, "ssm_a"))
@@ -234,8 +223,16 @@ func (b *Builder) gatedDelta(in *RSInput, qkv, z, beta, alpha *graph.Tensor, h d
 	part := func(d, n, at int64) *graph.Tensor {
 		return b.View4D(mix, d, n, tokens, seqs, f32Row(d), row, row*uint64(tokens), f32Row(at))
 	}
-	q := spread(b.gdnNorm(part(h.k, h.nk, 0)))
-	k := spread(b.gdnNorm(part(h.k, h.nk, h.k*h.nk)))
+	unit := func(at int64) *graph.Tensor {
+		t := b.gdnNorm(part(h.k, h.nk, at))
+		if !spread {
+			return t
+		}
+		t = b.Reshape4D(t, h.k, 1, h.nk, tokens*seqs)
+		t = b.Repeat4D(t, h.k, h.nv/h.nk, h.nk, tokens*seqs)
+		return b.Reshape4D(t, h.k, h.nv/h.nk*h.nk, tokens, seqs)
+	}
+	q, k := unit(0), unit(h.k*h.nk)
 	v := part(h.v, h.nv, 2*h.k*h.nk)
 	out := b.RecurrentAttn(q, k, v, gate, beta, state, il)
 
