@@ -1,6 +1,8 @@
 package arch
 
 import (
+	"strings"
+
 	"weigh/formats"
 	"weigh/inspect/graph"
 	"weigh/inspect/model"
@@ -10,13 +12,13 @@ import (
 // token attends to.
 var _ = register(
 	&Arch{
-		Name: "deepseek32", Rope: model.RopeNorm, SameKV: true, Load: loadDeepseek32,
+		Name: "deepseek32", Rope: model.RopeNorm, SameKV: true, NextN: NextNKeep, Skip: skipDraft, Load: loadDeepseek32,
 		Memory: func(m *model.Model, c *Context) *Memory { return DSAMemory(m, c, true, inTrunk(m)) },
 		Build:  func(b *Builder) { sparse(b, indexer{rope: model.RopeNeoX}) },
 		Source: "src/models/deepseek32.cpp@v0.5.0",
 	},
 	&Arch{
-		Name: "glm-dsa", Rope: model.RopeNorm, SameKV: true, Load: loadGLMDSA,
+		Name: "glm-dsa", Rope: model.RopeNorm, SameKV: true, NextN: NextNKeep, Skip: skipDraft, Load: loadGLMDSA,
 		Memory: func(m *model.Model, c *Context) *Memory { return DSAMemory(m, c, true, indexerLayers(m)) },
 		Build:  func(b *Builder) { sparse(b, indexer{rope: model.RopeNorm}) },
 		Source: "src/models/glm-dsa.cpp@v0.5.0",
@@ -28,6 +30,12 @@ var _ = register(
 		Source: "src/models/dots3note.cpp@v0.5.0",
 	},
 )
+
+// skipDraft leaves out the NextN blocks unless they draft, except for the bias
+// of their routers, which llama.cpp loads all the same.
+func skipDraft(m *model.Model, name string, il int, mtp bool) bool {
+	return il >= m.NLayer() && !mtp && !strings.HasSuffix(name, ".exp_probs_b.bias")
+}
 
 func loadIndexer(k *Keys, h *model.HParams) {
 	h.IndexerNHead = k.Need("attention.indexer.head_count")

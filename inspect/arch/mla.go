@@ -10,7 +10,7 @@ import (
 // queries) or decompressed before it is kept.
 var _ = register(
 	&Arch{Name: "deepseek2", Rope: model.RopeNorm, Load: loadDeepseek2, Build: deepseek2, Source: "src/models/deepseek2.cpp@v0.5.0"},
-	&Arch{Name: "mistral4", Rope: model.RopeNorm, Load: loadDeepseek2, Build: deepseek2, Source: "src/models/mistral4.cpp@v0.5.0"},
+	&Arch{Name: "mistral4", Rope: model.RopeNorm, Quirk: Quirk{MoEDownF32: true}, Load: loadDeepseek2, Build: deepseek2, Source: "src/models/mistral4.cpp@v0.5.0"},
 	&Arch{
 		Name: "deepseek2-ocr", Rope: model.RopeNorm, Load: loadMoE(model.GatingSoftmax), Build: deepseek2OCR,
 		Source: "src/models/deepseek2ocr.cpp, src/models/deepseek2.cpp@v0.5.0",
