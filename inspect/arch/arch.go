@@ -129,8 +129,8 @@ func Names() []string {
 //
 // Source: src/llama-model.cpp@v0.5.0, llama_model_base::load_hparams.
 func Load(src model.Source) (*model.Model, error) {
-	k := &Keys{meta: src.Meta}
 	m := &model.Model{Tensors: src.Tensors, Index: model.NewIndex(src.Tensors), Meta: src.Meta}
+	k := &Keys{meta: src.Meta, index: m.Index}
 	m.Arch = k.text("general.architecture")
 	if m.Arch == "" {
 		return nil, fmt.Errorf("general.architecture: missing or not text: not a language model's file")

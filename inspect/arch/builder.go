@@ -32,6 +32,8 @@ type Builder struct {
 	pooled  *graph.Tensor
 	hNextN  *graph.Tensor
 	inpEmbd *graph.Tensor
+
+	inpTokens *graph.Tensor
 }
 
 type cacheKey struct {
@@ -98,6 +100,17 @@ func (b *Builder) OutputNorm() *graph.Tensor {
 		return t
 	}
 	return b.T("enc.output_norm.weight")
+}
+
+// As gives a stored weight the shape that llama.cpp loads it with
+// (TENSOR_ALLOW_RESHAPE).
+func (b *Builder) As(w *graph.Tensor, ne ...int64) *graph.Tensor {
+	like := b.Leaf(w.Name, w.Type, ne...)
+	if like.Elements() != w.Elements() {
+		b.Fail("%s: %v elements, want %v", w.Name, w.Ne, ne)
+	}
+	w.Ne, w.Nb = like.Ne, like.Nb
+	return w
 }
 
 // OutputW returns the output matrix: the file's own, or what stands in for it.
@@ -195,7 +208,7 @@ func (b *Builder) InpEmbd() *graph.Tensor {
 	if int(inp) != b.NEmbd {
 		cur = b.View2D(cur, int64(b.NEmbd), int64(b.NTokens), cur.Nb[1], 0)
 	}
-	b.inpEmbd = cur
+	b.inpTokens, b.inpEmbd = tokens, cur
 	if b.EmbeddingScale != 0 {
 		if !cur.Contiguous() {
 			cur = b.Cont(cur)

@@ -127,17 +127,18 @@ func (b *Builder) AttendDSA(in *DSAInput, a Attn, topK *graph.Tensor, il int) *g
 	b.StoreK(kv.Cache, a.K, kv.KIdxs, il)
 	k, v := b.KeysAsValues(kv.Cache, a.V, il)
 	a.NKVMax = int(topK.Ne[0])
-	cur := b.MHA(a.Q, k, v, b.chosen(kv.Mask, topK), a, il)
+	cur := b.MHA(a.Q, k, v, b.chosen(kv.Mask, topK, formats.F32), a, il)
 	b.Name(cur, "kqv_out", il)
 	return b.project(cur, a)
 }
 
-// chosen returns mask with all but the keys of topK masked.
-func (b *Builder) chosen(mask, topK *graph.Tensor) *graph.Tensor {
+// chosen returns mask with all but the keys of topK masked; typ is the type of
+// the values that open it.
+func (b *Builder) chosen(mask, topK *graph.Tensor, typ formats.DType) *graph.Tensor {
 	none := b.Fill(mask)
 	none = b.View4D(none, 1, none.Ne[0], none.Ne[1], none.Ne[3], none.Nb[0], none.Nb[1], none.Nb[2], 0)
 	ids := b.View4D(topK, topK.Ne[0], topK.Ne[1], topK.Ne[3], 1, topK.Nb[1], topK.Nb[2], uint64(topK.Ne[3])*topK.Nb[3], 0)
-	zeros := b.Fill(b.Leaf("zeros", formats.F32, 1, ids.Ne[0], ids.Ne[1], ids.Ne[2]))
+	zeros := b.Fill(b.Leaf("zeros", typ, 1, ids.Ne[0], ids.Ne[1], ids.Ne[2]))
 	open := b.SetRows(none, zeros, ids)
 	open = b.View4D(open, open.Ne[1], open.Ne[2], 1, open.Ne[3], open.Nb[2], open.Nb[3], open.Nb[3], 0)
 	return b.Add(open, mask)
@@ -170,17 +171,21 @@ func (b *Builder) topK(in *KVInput, x indexer, cur, qr, pos *graph.Tensor, il in
 	k = rotate(b.Reshape3D(k, size, 1, n))
 	b.StoreK(in.Cache, k, in.KIdxs, il)
 	weights := b.MulMat(b.W(il, "indexer.proj.weight"), cur)
-	return b.best(in, q, weights, il)
+	k = b.GetK(in.Cache, il)
+	return b.best(k, q, b.Scale(b.perStream(weights, k.Ne[3])), in.Mask, il)
 }
 
-// best scores the cached keys of layer il's indexer and returns the best ones
-// for each token.
-func (b *Builder) best(in *KVInput, q, weights *graph.Tensor, il int) *graph.Tensor {
-	k := b.GetK(in.Cache, il)
+// perStream splits the tokens of an indexer's weights by streams.
+func (b *Builder) perStream(w *graph.Tensor, s int64) *graph.Tensor {
+	return b.View4D(w, w.Ne[0], w.Ne[1]/s, w.Ne[2], s, w.Nb[1], w.Nb[2]/uint64(s), w.Nb[3]/uint64(s), 0)
+}
+
+// best scores an indexer's cached keys k and returns the best ones for each
+// token.
+func (b *Builder) best(k, q, weights, mask *graph.Tensor, il int) *graph.Tensor {
 	s := k.Ne[3]
 	q = b.View4D(q, q.Ne[0], q.Ne[1], q.Ne[2]/s, s, q.Nb[1], q.Nb[2], q.Nb[3]/uint64(s), 0)
-	weights = b.View4D(weights, weights.Ne[0], weights.Ne[1]/s, weights.Ne[2], s, weights.Nb[1], weights.Nb[2]/uint64(s), weights.Nb[3]/uint64(s), 0)
-	score := b.LightningIndexer(q, k, b.Scale(weights), in.Mask)
+	score := b.LightningIndexer(q, k, weights, mask)
 	b.Fuse(score, FusedLightningIndexer, il)
 	return b.Cont(b.TopK(score, min(score.Ne[0], int64(b.IndexerTopK))))
 }

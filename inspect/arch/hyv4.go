@@ -1,7 +1,6 @@
 package arch
 
 import (
-	"weigh/formats"
 	"weigh/inspect/graph"
 	"weigh/inspect/model"
 )
@@ -42,19 +41,6 @@ func loadHyV4(k *Keys, h *model.HParams) {
 		k.fail("attention.indexer.key_length", "%d for %d heads and %d rotated values", h.IndexerHeadSize, h.IndexerNHead, h.NRot(0))
 	}
 	loadIndexerTypes(k, h)
-}
-
-// maxStreams bounds the residual streams, which hyper-connections handle one
-// by one.
-const maxStreams = 64
-
-// streams reads the number of residual streams.
-func (k *Keys) streams() int {
-	n := k.Need("hyper_connection.count")
-	if k.err == nil && (n < 1 || n > maxStreams) {
-		k.fail("hyper_connection.count", "%d, want 1 to %d", n, maxStreams)
-	}
-	return n
 }
 
 func hyV4(b *Builder) {
@@ -104,63 +90,8 @@ func hyV4(b *Builder) {
 	}
 	flat := b.GetRows(b.Reshape2D(inpL, int64(b.NEmbd)*hc, n), outIDs)
 	inpL = b.Reshape3D(flat, int64(b.NEmbd), hc, int64(b.U.NOutputs))
-	mixes := b.hcMixes(inpL, b.T("output_hc_fn.weight"))
-	pre := b.Add(b.Mul(mixes, b.T("output_hc_scale.weight")), b.T("output_hc_base.weight"))
-	cur := b.hcReduce(inpL, b.ScaleBias(b.Sigmoid(pre)))
+	cur := b.ihcSum(inpL, b.hcHeadWeights(inpL))
 	cur = b.Norm(cur, b.OutputNorm(), nil, NormRMS, -1)
 	b.Embd(cur)
 	b.Logits(b.MulMat(b.OutputW(), cur))
-}
-
-// hcMixes projects the normed streams x [NEmbd][streams][tokens] to the
-// coefficients of a hyper-connection.
-func (b *Builder) hcMixes(x, fn *graph.Tensor) *graph.Tensor {
-	return b.MulMat(fn, b.RMSNorm(b.Reshape2D(x, x.Ne[0]*x.Ne[1], x.Ne[2])))
-}
-
-// ihcPre reduces the streams x to a block's input, and returns the gates that
-// spread its output again. (build_hc_pre)
-func (b *Builder) ihcPre(x *graph.Tensor, name string, il int) (cur, post *graph.Tensor) {
-	hc := int64(b.DSV4HCMult)
-	scale, base := b.need(il, name+"_scale.weight"), b.need(il, name+"_base.weight")
-	mixes := b.hcMixes(x, b.W(il, name+"_fn.weight"))
-	gates := func(i int64) *graph.Tensor {
-		t := b.Mul(b.View2D(mixes, hc, mixes.Ne[1], mixes.Nb[1], f32Row(i*hc)), b.View1D(scale, 1, f32Row(i)))
-		return b.Sigmoid(b.Add(t, b.View1D(base, hc, f32Row(i*hc))))
-	}
-	pre := b.ScaleBias(gates(0))
-	post = b.ScaleBias(b.Scale(gates(1)))
-	return b.hcReduce(x, pre), post
-}
-
-// hcReduce sums the streams x, weighted by w [streams][tokens].
-func (b *Builder) hcReduce(x, w *graph.Tensor) *graph.Tensor {
-	f := b.Cast(x, formats.F32)
-	var sum *graph.Tensor
-	for i := range uint64(x.Ne[1]) {
-		cur := b.Mul(b.View2D(f, f.Ne[0], f.Ne[2], f.Nb[2], i*f.Nb[1]), b.View2D(w, 1, f.Ne[2], w.Nb[1], i*w.Nb[0]))
-		if sum != nil {
-			cur = b.Add(sum, cur)
-		}
-		sum = cur
-	}
-	return b.Cast(sum, x.Type)
-}
-
-// ihcPost adds a block's output to each stream, weighted by its gate.
-// (build_hc_post)
-func (b *Builder) ihcPost(cur, residual, post *graph.Tensor) *graph.Tensor {
-	n := cur.Ne[1]
-	x, w, res := b.Cast(cur, formats.F32), b.Cast(post, formats.F32), b.Cast(residual, formats.F32)
-	var out *graph.Tensor
-	for i := range uint64(residual.Ne[1]) {
-		one := b.View2D(res, res.Ne[0], n, res.Nb[2], i*res.Nb[1])
-		one = b.Add(one, b.Mul(x, b.View2D(w, 1, n, w.Nb[1], i*w.Nb[0])))
-		one = b.Reshape3D(one, res.Ne[0], 1, n)
-		if out != nil {
-			one = b.Concat(out, one, 1)
-		}
-		out = one
-	}
-	return b.Cast(out, residual.Type)
 }

@@ -17,6 +17,8 @@ type Keys struct {
 	meta model.Meta
 	arch string
 	err  error
+
+	index *model.Index
 }
 
 // fail rejects a key, unless an earlier one was rejected.

@@ -228,8 +228,9 @@ func (b *Builder) cachedMLA() attend {
 // latentMTP drafts with a NextN block: a layer with latent attention, without
 // an indexer even where the trunk has one.
 func latentMTP(b *Builder, ffn block) {
-	if b.NLayerNext != 1 || !b.IsMLA() {
-		b.Fail("%d NextN blocks, llama.cpp builds an MTP graph for one with latent attention", b.NLayerNext)
+	b.onlyNextN()
+	if !b.IsMLA() {
+		b.Fail("llama.cpp builds an MTP graph for latent attention only")
 	}
 	w := b.latent()
 	inpSA, il := b.nextN(NormRMS)
