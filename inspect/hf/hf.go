@@ -435,7 +435,7 @@ func (f *folder) model(path string) (*Model, error) {
 	}
 	m.Context, _ = f.config.Text().Int("max_position_embeddings", "n_positions", "n_ctx", "max_seq_len", "max_sequence_length", "seq_length", "model_max_length")
 	m.Tied = isTied(m)
-	m.Refused = refusal(q, m.Weights)
+	m.Refused = refusal(m.Class, q, m.Weights)
 	f.convert(m)
 	return m, nil
 }
@@ -576,7 +576,7 @@ func (m *Model) convertAs(class string, h hfconfig.Object, f *folder) {
 	if r.prepare != nil {
 		r.prepare(c)
 	}
-	if c.blocks > maxBlocks {
+	if c.blocks < 0 || c.blocks > maxBlocks {
 		m.Notes = append(m.Notes, fmt.Sprintf("config.json claims %d layers; the figures of a GGUF are left out", c.blocks))
 		return
 	}

@@ -207,7 +207,7 @@ func (u *unpacker) compressed(t *stored, base string) (Weight, bool) {
 		bits = 4
 	}
 	// What the values can hold bounds what the shape may say.
-	if held := t.bytes * 8 / bits; params(shape) == 0 || params(shape) > held {
+	if held := t.bytes * 8 / bits; len(shape) == 0 || params(shape) == 0 || params(shape) > held {
 		in := t.dim(-1) * 32 / bits
 		if scale != nil && u.q.Group > 0 && scale.dim(-1)*uint64(u.q.Group) <= in {
 			in = scale.dim(-1) * uint64(u.q.Group)
@@ -240,7 +240,7 @@ func (u *unpacker) nf4(t *stored) (Weight, bool) {
 		}
 	}
 	guess := false
-	if n := params(shape); n == 0 || n > 2*t.bytes || n+1 < 2*t.bytes {
+	if n := params(shape); len(shape) == 0 || n == 0 || n > 2*t.bytes || n+1 < 2*t.bytes {
 		shape, guess = []uint64{2 * t.bytes}, true
 	}
 	w, ok := u.weight(t, t.name, packed, shape, t.name, ends...)
@@ -316,7 +316,7 @@ func (u *unpacker) hqq(t *stored, base string) (Weight, bool) {
 	if s := u.byName[base+".shape"]; s != nil {
 		shape = integers(s)
 	}
-	if n := params(shape); n == 0 || n > t.bytes*8/bits+32 {
+	if n := params(shape); len(shape) == 0 || n == 0 || n > t.bytes*8/bits+32 {
 		shape, guess = []uint64{t.bytes * 8 / bits}, true
 	}
 	w, ok := u.weight(t, base+".weight", "hqq", shape, base, ".scale", ".zero", ".nbits", ".axis", ".group_size", ".shape", ".packing", ".view_as_float", ".channel_wise", ".optimize", ".round_zero", ".unpack_view_dtype", ".compute_dtype", ".quant_scale", ".quant_zero", ".offload_meta", ".stores_quant_config")
@@ -407,12 +407,12 @@ func integers(t *stored) []uint64 {
 	return out
 }
 
-// refusal returns why llama.cpp's converter does not read the folder's packing,
-// or "".
+// refusal returns why llama.cpp's converter does not read the packing of a
+// class's weights, or "".
 //
 // Source: conversion/base.py@v0.5.0, ModelBase.dequant_model and
 // prepare_tensors.
-func refusal(q *hfconfig.Quantization, weights []Weight) string {
+func refusal(class string, q *hfconfig.Quantization, weights []Weight) string {
 	packed := map[string]bool{}
 	for i := range weights {
 		packed[weights[i].Packed] = true
@@ -437,7 +437,11 @@ func refusal(q *hfconfig.Quantization, weights []Weight) string {
 			return "llama.cpp's converter reads only one group of compressed-tensors settings, here are " + strconv.Itoa(q.Groups)
 		}
 		switch q.Format {
-		case "float-quantized", "int-quantized", "naive-quantized", "pack-quantized", "nvfp4-pack-quantized", "mixed-precision", "mxfp4-pack-quantized":
+		case "float-quantized", "int-quantized", "naive-quantized", "pack-quantized", "nvfp4-pack-quantized", "mixed-precision":
+		case "mxfp4-pack-quantized":
+			if class != "KimiK3ForConditionalGeneration" {
+				return "llama.cpp's converter reads compressed-tensors' mxfp4 for Kimi K3 alone"
+			}
 		default:
 			return fmt.Sprintf("llama.cpp's converter does not read the compressed-tensors format %.40q", q.Format)
 		}
