@@ -149,10 +149,8 @@ func (b *Builder) decoder(w wiring) *graph.Tensor {
 // trunkOut norms the trunk's output and picks its rows on the way.
 func (b *Builder) trunkOut(cur, outIDs *graph.Tensor, rows rowsAt, typ NormType) *graph.Tensor {
 	if rows == rowsBeforeNorm {
-		cur = b.GetRows(cur, outIDs)
-	}
-	if rows != rowsLastLayer {
 		b.HNextN(cur)
+		cur = b.GetRows(cur, outIDs)
 	}
 	cur = b.LayerNormOut(cur, typ)
 	if rows == rowsAfterNorm {

@@ -183,8 +183,8 @@ func step35MTP(b *Builder) {
 	pos := b.InpPos()
 	attn := b.cachedISWA()
 	cur = b.step35Layer(cur, pos, attn, il)
-	b.HNextN(cur)
 	cur = b.GetRows(cur, b.InpOutIDs())
+	b.HNextN(cur)
 	norm := b.W(il, "nextn.shared_head_norm.weight")
 	if norm == nil {
 		norm = b.OutputNorm()

@@ -189,8 +189,8 @@ func loadGrove(k *Keys, h *model.HParams) {
 	}
 }
 
-// groveExperts runs the chosen experts and the adjugate experts of their
-// groups on the same router logits.
+// groveExperts runs the chosen experts and then, on what they return, the
+// adjugate experts of their groups, by the same router logits.
 func (b *Builder) groveExperts(cur *graph.Tensor, il int) *graph.Tensor {
 	probs := b.MulMat(b.W(il, "ffn_gate_inp.weight"), cur)
 	b.Name(probs, "ffn_moe_logits", il)
@@ -202,5 +202,5 @@ func (b *Builder) groveExperts(cur *graph.Tensor, il int) *graph.Tensor {
 	c.UpS, c.GateS, c.DownS = nil, nil, nil
 	c.NExpert = b.NExpert / b.NGroupExperts
 	c.NUsed = min(m.NUsed, c.NExpert)
-	return b.Add(out, b.Scale(b.Experts(cur, c, il)))
+	return b.Add(out, b.Scale(b.Experts(out, c, il)))
 }
