@@ -133,7 +133,7 @@ func newRun(m *model.Model, o *Options) (*run, error) {
 		if err != nil {
 			return nil, fmt.Errorf("target: %w", err)
 		}
-		r.c.TargetMemory = t.mem
+		r.c.TargetMemory, r.p.target = t.mem, t.p
 	}
 	return r, r.memory()
 }

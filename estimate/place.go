@@ -37,6 +37,8 @@ type placement struct {
 	bytes   []uint64            // by buffer: the weights, padded
 	groups  [][groupCount]tally // the same by group
 
+	target *placement // of the model that this one drafts for, nil for none
+
 	supported map[opKey]uint64 // by operator: a bit for each buffer type, and one in the upper half for each that was asked about
 }
 
@@ -566,6 +568,35 @@ func (p *placement) Cache(il int) int16 {
 		return int16(p.c.CPU)
 	}
 	return int16(p.layer[il])
+}
+
+// TargetWeight implements [arch.Placer].
+func (p *placement) TargetWeight(i, layer int) int16 {
+	if p.target == nil {
+		return int16(p.c.CPU)
+	}
+	return p.here(p.target.Weight(i, layer))
+}
+
+// TargetCache implements [arch.Placer].
+func (p *placement) TargetCache(il int) int16 {
+	if p.target == nil {
+		return int16(p.c.CPU)
+	}
+	return p.here(p.target.Cache(il))
+}
+
+// here returns the draft's own number of a buffer of the target, the CPU's
+// where the draft does not use its device.
+func (p *placement) here(b int16) int16 {
+	if b >= 0 {
+		for i := range p.c.Buffers {
+			if p.c.Buffers[i].Name == p.target.c.Buffers[b].Name {
+				return int16(i)
+			}
+		}
+	}
+	return int16(p.c.CPU)
 }
 
 // LayerBackend implements [arch.Placer].

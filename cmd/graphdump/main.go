@@ -29,25 +29,15 @@ type place struct{ n int }
 
 func (p place) Weight(i, layer int) int16             { return 0 }
 func (p place) Cache(il int) int16                    { return 0 }
+func (p place) TargetWeight(i, layer int) int16       { return 0 }
+func (p place) TargetCache(il int) int16              { return 0 }
 func (p place) LayerBackend(il int) int8              { return 0 }
 func (p place) CPU() int8                             { return 1 }
 func (p place) Supports(b int8, t *graph.Tensor) bool { return true }
 func (p place) PinNorms() bool                        { return true }
 
-func main() {
-	path := os.Args[1]
-	opt := map[string]string{}
-	for _, a := range os.Args[2:] {
-		k, v, _ := strings.Cut(a, "=")
-		opt[k] = v
-	}
-	num := func(k string, d int) int {
-		if v, ok := opt[k]; ok {
-			n, _ := strconv.Atoi(v)
-			return n
-		}
-		return d
-	}
+// load returns the model of a file.
+func load(path string) *model.Model {
 	fh, err := os.Open(path)
 	if err != nil {
 		panic(err)
@@ -65,6 +55,24 @@ func main() {
 	if err != nil {
 		panic(err)
 	}
+	return m
+}
+
+func main() {
+	path := os.Args[1]
+	opt := map[string]string{}
+	for _, a := range os.Args[2:] {
+		k, v, _ := strings.Cut(a, "=")
+		opt[k] = v
+	}
+	num := func(k string, d int) int {
+		if v, ok := opt[k]; ok {
+			n, _ := strconv.Atoi(v)
+			return n
+		}
+		return d
+	}
+	m := load(path)
 	np := num("n_seq_max", 1)
 	c := &arch.Context{NCtx: num("n_ctx", 4096), NBatch: num("n_batch", 2048), NUBatch: num("n_ubatch", 512), NSeqMax: np, KVUnified: num("kv_unified", 0) == 1,
 		FlashAttn: opt["flash_attn"] != "off", VTrans: opt["flash_attn"] == "off", OffloadKQV: true, CausalAttn: m.CausalAttn, TypeK: formats.F16, TypeV: formats.F16, Pooling: m.Pooling,
@@ -82,6 +90,11 @@ func main() {
 	if !c.KVUnified {
 		c.NCtxSeq = (c.NCtx/np + 255) / 256 * 256
 		c.NCtx = c.NCtxSeq * np
+	}
+	if t := opt["target"]; t != "" {
+		tc := *c
+		c.Target = load(t)
+		c.TargetMemory = arch.NewMemory(c.Target, &tc)
 	}
 	mem := arch.NewMemory(m, c)
 	nt := min(c.NCtx, c.NUBatch)

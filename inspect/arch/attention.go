@@ -223,6 +223,9 @@ func (b *Builder) cached(k *Cache, il int, what byte) *graph.Tensor {
 	}
 	t := b.Leaf("cache", typ, int64(n), int64(k.Size), int64(k.Streams))
 	t.Buf, t.Layer = b.place.Cache(l.Layer), int32(l.Layer)
+	if l.SharedWith {
+		t.Buf = b.place.TargetCache(l.TargetLayer)
+	}
 	b.caches[key] = t
 	return t
 }

@@ -157,8 +157,10 @@ func (b *Builder) weight(i, il int) *graph.Tensor {
 	return b.leafs[i]
 }
 
-func (b *Builder) weightLeaf(i int, buf int16) *graph.Tensor {
-	mt := &b.M.Tensors[i]
+func (b *Builder) weightLeaf(i int, buf int16) *graph.Tensor { return b.leaf(&b.M.Tensors[i], buf) }
+
+// leaf returns the weight mt in a buffer.
+func (b *Builder) leaf(mt *model.Tensor, buf int16) *graph.Tensor {
 	var ne [4]int64
 	for d := range ne {
 		ne[d] = 1

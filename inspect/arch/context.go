@@ -62,6 +62,10 @@ type Placer interface {
 	Weight(i, layer int) int16
 	// Cache returns the buffer of layer il's cache or state.
 	Cache(il int) int16
+	// TargetWeight is Weight for a tensor of the context's target model.
+	TargetWeight(i, layer int) int16
+	// TargetCache is Cache for a layer of the target's context.
+	TargetCache(il int) int16
 	// LayerBackend returns the backend of layer il's device.
 	LayerBackend(il int) int8
 	// CPU returns the CPU backend.

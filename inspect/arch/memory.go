@@ -48,14 +48,13 @@ type Cache struct {
 
 // A CacheLayer is one layer's share of a cache.
 type CacheLayer struct {
-	Layer         int
-	NEmbdK        int // elements of all KV heads for one cell
-	NEmbdV        int
-	HeadK, HeadV  int // width of one head
-	HeadsKV       int
-	SharedWith    bool // the tensors belong to the target's cache
-	TargetLayer   int
-	TargetHParams *model.HParams
+	Layer        int
+	NEmbdK       int // elements of all KV heads for one cell
+	NEmbdV       int
+	HeadK, HeadV int // width of one head
+	HeadsKV      int
+	SharedWith   bool // the tensors belong to the target's cache
+	TargetLayer  int
 }
 
 // CacheOptions say how a cache differs from the context's plain one.
@@ -86,7 +85,7 @@ func NewCache(m *model.Model, c *Context, o CacheOptions) *Cache {
 		k.Size = c.NCtxSeq
 	}
 	if o.Other != nil {
-		k.Size = o.Other.Size
+		k.Size, k.TypeK, k.TypeV = o.Other.Size, o.Other.TypeK, o.Other.TypeV
 	}
 	if c.KVUnified {
 		k.Streams = 1
@@ -104,8 +103,9 @@ func NewCache(m *model.Model, c *Context, o CacheOptions) *Cache {
 			HeadK: h.NEmbdHeadK(il), HeadV: h.NEmbdHeadV(il), HeadsKV: h.NHeadKV(il),
 		}
 		if o.Share != nil && o.Other != nil {
-			if t := o.Share(il); t >= 0 {
-				l.SharedWith, l.TargetLayer = true, t
+			if t := o.Share(il); t >= 0 && t < len(o.Other.At) && o.Other.At[t] >= 0 {
+				from := o.Other.Layers[o.Other.At[t]]
+				l.SharedWith, l.TargetLayer, l.NEmbdK, l.NEmbdV = true, from.Layer, from.NEmbdK, from.NEmbdV
 				k.At[il] = len(k.Layers)
 				k.Layers = append(k.Layers, l)
 				continue
