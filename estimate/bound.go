@@ -82,6 +82,9 @@ func (r *run) upperBound() {
 	attention := cells * tokens / streams * streams
 	masks := 6 * attention
 	scores := 2 * 4 * attention * uint64(heads)
+	if h.NRelAttnBkts > 0 { // the bias of every head and pair of positions, and its copies
+		scores *= 3
+	}
 	states := uint64(0)
 	if r.mem != nil && r.mem.RS != nil {
 		s := r.mem.RS
@@ -96,6 +99,9 @@ func (r *run) upperBound() {
 		n := base + inputs
 		if r.pipeline() {
 			n += 3 * inputs * 2
+			if h.NRelAttnBkts > 0 {
+				n += 4 * scores
+			}
 		}
 		if !r.o.NoOpOffload && r.p.ngl <= h.NLayerAll || len(r.o.Overrides) > 0 {
 			n += 2 * largest

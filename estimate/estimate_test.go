@@ -1,0 +1,213 @@
+package estimate
+
+import (
+	"bytes"
+	"errors"
+	"strings"
+	"testing"
+
+	"weigh/estimate/hw"
+	"weigh/fixtures"
+	"weigh/formats"
+	"weigh/formats/gguf"
+	"weigh/inspect/arch"
+	"weigh/inspect/model"
+)
+
+// meta gives a file's metadata in the model's terms.
+type meta struct{ f *gguf.File }
+
+func (m meta) Lookup(key string) (any, bool) {
+	v, ok := m.f.Lookup(key)
+	if n, is := v.(gguf.Len); is {
+		return model.Len(n), ok
+	}
+	return v, ok
+}
+
+// load returns a model of the fixtures.
+func load(t testing.TB, name string) *model.Model {
+	t.Helper()
+	b := fixtures.Model(name).Build()
+	f, err := gguf.Read(bytes.NewReader(b.Data), int64(b.DataOffset)+int64(b.DataBytes))
+	if err != nil {
+		t.Fatal(err)
+	}
+	src := model.Source{Meta: meta{f}}
+	for _, x := range f.Tensors {
+		src.Tensors = append(src.Tensors, model.Tensor{Name: x.Name, Type: x.Type, Shape: x.Shape, Bytes: x.Bytes})
+	}
+	m, err := arch.Load(src)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return m
+}
+
+// cards returns n GPUs of 24 GiB, all free.
+func cards(n int) []hw.Device {
+	size := uint64(24) << 30
+	d := make([]hw.Device, n)
+	for i := range d {
+		d[i] = hw.Device{Index: i, Backend: hw.CUDA, ComputeCapability: hw.Capability{Major: 8, Minor: 9}, MemoryTotal: &size, MemoryFree: &size, Assumed: true}
+	}
+	return d
+}
+
+func TestRefusedSettings(t *testing.T) {
+	llama, deepseek := load(t, "Llama-3.2-1B-Q4_K_M"), load(t, "DeepSeek-V2-Lite-Q4_K_M")
+	q8 := formats.Q8_0
+	tests := map[string]struct {
+		m    *model.Model
+		o    Options
+		flag string
+	}{
+		"quantized values without flash attention": {llama, Options{TypeV: &q8, FlashAttn: FlashAttnOff}, "-ctv"},
+		"different cache types of an MLA model":    {deepseek, Options{TypeK: &q8}, "-ctk"},
+		"more sequences than llama.cpp has":        {llama, Options{NParallel: 257}, "-np"},
+		"a negative context":                       {llama, Options{NCtx: -1}, "-c"},
+		"a context of a billion":                   {llama, Options{NCtx: 1 << 30}, "-c"},
+		"a main GPU that is not there":             {llama, Options{Devices: cards(2), SplitMode: SplitNone, MainGPU: 2}, "-mg"},
+		"rows split over CUDA devices":             {llama, Options{Devices: cards(2), SplitMode: SplitRow}, "-sm row"},
+		"tensors split over devices":               {llama, Options{Devices: cards(2), SplitMode: SplitTensor}, "-sm tensor"},
+		"an override that is no pattern":           {llama, Options{Overrides: []Override{{"(", "CPU"}}}, "-ot"},
+		"an override to no buffer":                 {llama, Options{Overrides: []Override{{"x", "CUDA7"}}}, "-ot"},
+		"a negative share":                         {llama, Options{Devices: cards(2), TensorSplit: []float32{-1, 1}}, "-ts"},
+		"drafting layers that are not there":       {llama, Options{MTP: true, MTPContext: true}, "--spec-type"},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			_, err := Run(tt.m, tt.o)
+			var refused *RefusedError
+			if !errors.As(err, &refused) {
+				t.Fatalf("Run() error = %v, want a *RefusedError", err)
+			}
+			if refused.Setting != tt.flag {
+				t.Errorf("Run() refused %s, want %s: %v", refused.Setting, tt.flag, err)
+			}
+		})
+	}
+}
+
+func TestNotes(t *testing.T) {
+	m := load(t, "Qwen3-8B-Q4_K_M")
+	tests := map[string]struct {
+		o    Options
+		want string
+	}{
+		"context over the trained one":     {Options{NCtx: 65536, NParallel: 1}, "longer than the 40960"},
+		"micro-batch over the batch":       {Options{NBatch: 256, NUBatch: 512}, "-ub 512 is more than a batch"},
+		"an override that matches nothing": {Options{Overrides: []Override{{"no_such_tensor", "CPU"}}}, "matches no tensor"},
+		"shares for devices that are not":  {Options{Devices: cards(1), TensorSplit: []float32{1, 1}}, "-ts names 2 devices"},
+		"layers on devices that are not":   {Options{NGPULayers: new(20)}, "-ngl 20 without a device"},
+		"a context that is no multiple":    {Options{NCtx: 1000, NParallel: 1}, "makes the context of 1000 tokens 1024"},
+		"host weights are mapped":          {Options{Devices: cards(1)}, "mapped from the file"},
+		"a prompt cache without limit":     {Options{CacheRAM: new(-1)}, "no limit"},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			b, err := Run(m, tt.o)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if all := strings.Join(b.Notes, "\n"); !strings.Contains(all, tt.want) {
+				t.Errorf("notes are %q, want one with %q", all, tt.want)
+			}
+		})
+	}
+}
+
+// Every figure is the sum of its terms.
+func TestTermsSum(t *testing.T) {
+	for _, name := range []string{"Llama-3.1-8B-Q4_K_M", "Gemma-3-4B-Q4_K_M", "Qwen3-30B-A3B-Q4_K_M", "Qwen3.5-27B-Q4_K_M", "Mamba-2.8B-Q4_K_M", "DeepSeek-R1-671B-Q4_K_M"} {
+		m := load(t, name)
+		for _, ngl := range []int{0, 12, -1} {
+			b, err := Run(m, Options{Devices: cards(2), NGPULayers: &ngl, NCtx: 8192})
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, list := range [][]Memory{b.Devices, b.Host} {
+				for _, row := range list {
+					var sum [4]uint64
+					for _, term := range row.Terms {
+						sum[term.Part] += term.Bytes
+						if term.Why == "" || term.Name == "" || term.Basis == "" {
+							t.Errorf("%s: term %+v does not say what it is", name, term)
+						}
+					}
+					if want := [4]uint64{row.Model, row.Context, row.Compute, row.Overhead}; sum != want {
+						t.Errorf("%s ngl %d: %s: terms sum to %v, want %v", name, ngl, row.Name, sum, want)
+					}
+				}
+			}
+		}
+	}
+}
+
+// The upper bound is not below what the graph takes, for any architecture.
+func TestUpperBoundIsOne(t *testing.T) {
+	for _, name := range fixtures.Models() {
+		m := load(t, name)
+		if row := arch.Lookup(m.Arch); row == nil || row.Build == nil {
+			continue
+		}
+		for label, o := range map[string]Options{
+			"one GPU":          {Devices: cards(1), NCtx: 8192},
+			"half offloaded":   {Devices: cards(1), NCtx: 8192, NGPULayers: new(m.NLayerAll / 2)},
+			"four sequences":   {Devices: cards(1), NCtx: 8192, NParallel: 4, KVUnified: new(false), NOutputs: new(0)},
+			"two GPUs":         {Devices: cards(2), NCtx: 4096, NOutputs: new(0)},
+			"without flash":    {Devices: cards(1), NCtx: 16384, FlashAttn: FlashAttnOff},
+			"no GPU":           {NCtx: 4096},
+			"a large batch":    {Devices: cards(1), NCtx: 4096, NUBatch: 2048},
+			"experts on a CPU": {Devices: cards(1), NCtx: 4096, Overrides: []Override{CPUMoE()}},
+		} {
+			exact, err := Run(m, o)
+			if err != nil {
+				continue
+			}
+			bound, err := UpperBound(m, o)
+			if err != nil {
+				t.Errorf("%s, %s: %v", name, label, err)
+				continue
+			}
+			for i := range exact.Devices {
+				if e, u := exact.Devices[i].Compute, bound.Devices[i].Compute; u < e {
+					t.Errorf("%s, %s: bound of %d is below the %d of %s", name, label, u, e, exact.Devices[i].Name)
+				}
+			}
+			if e, u := hostCompute(exact), hostCompute(bound); u < e {
+				t.Errorf("%s, %s: bound of %d is below the %d of the host", name, label, u, e)
+			}
+		}
+	}
+}
+
+func hostCompute(b *Breakdown) (n uint64) {
+	for i := range b.Host {
+		n += b.Host[i].Compute
+	}
+	return n
+}
+
+func BenchmarkRun(b *testing.B) {
+	for _, name := range []string{"Llama-3.1-8B-Q4_K_M", "Llama-3.3-70B-Q4_K_M", "DeepSeek-R1-671B-Q4_K_M"} {
+		var m *model.Model
+		for _, n := range fixtures.Models() {
+			if n == name {
+				m = load(b, name)
+			}
+		}
+		if m == nil {
+			continue
+		}
+		b.Run(name, func(b *testing.B) {
+			o := Options{Devices: cards(1), NCtx: 32768}
+			b.ReportAllocs()
+			for b.Loop() {
+				if _, err := Run(m, o); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}
