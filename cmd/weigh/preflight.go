@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"io"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -11,7 +12,9 @@ import (
 	"github.com/spf13/cobra"
 
 	"weigh/cmd/weigh/internal/render"
+	"weigh/estimate"
 	"weigh/inspect"
+	"weigh/inspect/model"
 )
 
 // newPreflightCmd returns the root command: everything about one model on one
@@ -92,8 +95,12 @@ func printModel(w io.Writer, style render.Style, ins *inspect.Inspection) {
 	var facts []string
 	add := func(format string, args ...any) { facts = append(facts, fmt.Sprintf(format, args...)) }
 	add("%s", render.Text(sum.Architecture))
-	add("%s parameters", humanCount(sum.Parameters))
-	add("%s in %s", render.Bytes(sum.FileBytes), plural(len(ins.Files), "file"))
+	if len(ins.Files) > 0 {
+		add("%s parameters", humanCount(sum.Parameters))
+		add("%s in %s", render.Bytes(sum.FileBytes), plural(len(ins.Files), "file"))
+	} else {
+		add("no weights here")
+	}
 	if m := ins.Model; m != nil {
 		add("%d layers", m.NLayer())
 		add("hidden %d", m.NEmbd)
@@ -117,8 +124,10 @@ func printModel(w io.Writer, style render.Style, ins *inspect.Inspection) {
 	for _, t := range sum.Quantization.Types {
 		types = append(types, fmt.Sprintf("%s %s %s", t.Type, plural(t.Tensors, "tensor"), render.Bytes(t.Bytes)))
 	}
-	types = append(types, fmt.Sprintf("%.2f bits per weight", sum.Quantization.BitsPerWeight))
-	fmt.Fprintf(w, "  %s\n", wrap(types, "  ", style.Width))
+	if len(types) > 0 {
+		types = append(types, fmt.Sprintf("%.2f bits per weight", sum.Quantization.BitsPerWeight))
+		fmt.Fprintf(w, "  %s\n", wrap(types, "  ", style.Width))
+	}
 }
 
 // wrap joins items with dots, breaking lines at width columns (100 when it is
@@ -191,93 +200,73 @@ func printVerdict(w io.Writer, style render.Style, s *session) {
 	} else {
 		fmt.Fprintln(w, style.Red("It does not fit.")+" The nearest that llama-server would try:")
 	}
-	fmt.Fprintf(w, "\n  %s\n", s.command())
+	fmt.Fprintln(w)
+	if s.Format != inspect.GGUF {
+		fmt.Fprintf(w, "  convert_hf_to_gguf.py %s --outtype auto --outfile %s\n", quote(s.Path), quote(s.modelFile()))
+	}
+	fmt.Fprintf(w, "  %s\n", s.command())
 }
 
 // command returns the llama-server line with the settled options.
 func (s *session) command() string {
-	return strings.Join(append([]string{"llama-server"}, s.args()...), " ")
+	words := []string{"llama-server"}
+	for _, a := range s.args() {
+		words = append(words, quote(a))
+	}
+	return strings.Join(words, " ")
 }
 
-// args returns llama-server's arguments: the model and every option that is not
-// its default.
+// args returns llama-server's arguments: the model, what was settled, and the
+// flags that were given.
 func (s *session) args() []string {
-	o, t := &s.options, &s.breakdown.Settings
-	args := []string{"-m", quote(s.modelFile())}
-	add := func(flag string, value any) { args = append(args, flag, fmt.Sprint(value)) }
-	add("-c", t.NCtx)
-	if len(s.options.Devices) > 0 {
+	return append(append([]string{"-m", s.modelFile()}, settledArgs(s.Model, &s.options, &s.breakdown.Settings, s.req.Set)...), s.req.Given...)
+}
+
+// settledArgs returns the flags of the settings that --fit or a plan chooses
+// and that are not given.
+func settledArgs(m *model.Model, o *estimate.Options, t *estimate.Settings, given map[string]bool) (args []string) {
+	add := func(canonical, flag, value string) {
+		if !given[canonical] {
+			args = append(args, flag, value)
+		}
+	}
+	add("--ctx-size", "-c", strconv.Itoa(t.NCtx))
+	if len(o.Devices) > 0 {
 		ngl := t.NGPULayers
 		if o.NGPULayers == nil || *o.NGPULayers < 0 {
-			ngl = s.Model.NLayerAll + 1
+			ngl = m.NLayerAll + 1
 		}
-		add("-ngl", ngl)
+		add("--n-gpu-layers", "-ngl", strconv.Itoa(ngl))
 	}
 	if slices.ContainsFunc(o.TensorSplit, func(f float32) bool { return f != 0 }) {
 		var parts []string
 		for _, f := range o.TensorSplit {
 			parts = append(parts, strconv.FormatFloat(float64(f), 'g', -1, 32))
 		}
-		add("-ts", strings.Join(parts, ","))
+		add("--tensor-split", "-ts", strings.Join(parts, ","))
 	}
-	var over []string
-	for _, v := range o.Overrides {
-		over = append(over, v.Pattern+"="+v.Buffer)
-	}
-	if len(over) > 0 {
-		add("-ot", quote(strings.Join(over, ",")))
-	}
-	if o.NParallel > 0 {
-		add("-np", o.NParallel)
-	}
-	if o.KVUnified != nil {
-		if *o.KVUnified {
-			args = append(args, "-kvu")
-		} else {
-			args = append(args, "-no-kvu")
+	if len(o.Overrides) > 0 && !given["--cpu-moe"] && !given["--n-cpu-moe"] && !given["--n-cpu-ffn"] {
+		var over []string
+		for _, v := range o.Overrides {
+			over = append(over, v.Pattern+"="+v.Buffer)
 		}
-	}
-	if o.NBatch > 0 && o.NBatch != 2048 {
-		add("-b", o.NBatch)
-	}
-	if o.NUBatch > 0 && o.NUBatch != 512 {
-		add("-ub", o.NUBatch)
-	}
-	if !t.FlashAttnAuto {
-		add("-fa", map[bool]string{true: "on", false: "off"}[t.FlashAttn])
-	}
-	if o.TypeK != nil {
-		add("-ctk", lower(*o.TypeK))
-	}
-	if o.TypeV != nil {
-		add("-ctv", lower(*o.TypeV))
-	}
-	for _, f := range []struct {
-		on   bool
-		flag string
-	}{{o.NoKVOffload, "-nkvo"}, {o.NoOpOffload, "--no-op-offload"}, {o.SWAFull, "--swa-full"}, {o.NoHost, "--no-host"}, {o.NoRepack, "-nr"}, {o.Embeddings, "--embeddings"}} {
-		if f.on {
-			args = append(args, f.flag)
-		}
-	}
-	if s.req.MMProj != "" {
-		add("-mm", quote(s.req.MMProj))
-	}
-	if s.req.Draft.Model != "" {
-		add("-md", quote(s.req.Draft.Model))
-	}
-	for _, l := range s.req.LoRA {
-		add("--lora", quote(l))
+		add("--override-tensor", "-ot", strings.Join(over, ","))
 	}
 	return args
 }
 
-// modelFile returns the file that llama-server is given: the first shard.
+// modelFile returns the file that llama-server is given: the first shard, or
+// what a conversion is to write.
 func (s *session) modelFile() string {
-	if len(s.Files) > 0 && s.Format == inspect.GGUF {
+	if s.Format == inspect.GGUF {
 		return s.Files[0].Path
 	}
-	return s.Path
+	base := filepath.Base(filepath.Clean(s.Path))
+	if abs, err := filepath.Abs(s.Path); err == nil {
+		base = filepath.Base(abs)
+	}
+	base = strings.TrimSuffix(strings.TrimSuffix(base, ".index.json"), ".safetensors")
+	return base + ".gguf"
 }
 
 // quote makes a word safe in a POSIX shell.

@@ -111,9 +111,19 @@ func newSession(ctx context.Context, name string, r *request) (*session, error) 
 		return nil, err
 	}
 	s := &session{Inspection: ins, req: r}
-	if ins.Model == nil {
+	switch {
+	case ins.Model == nil:
 		s.Close()
 		return nil, fmt.Errorf("%s: %w", name, ins.Reason)
+	case len(ins.Files) == 0:
+		s.Close()
+		return nil, fmt.Errorf("%s: no weights are here to be weighed", name)
+	}
+	if ins.HF != nil {
+		s.notes = append(s.notes, "llama.cpp reads GGUF files: these are the figures of the one that its converter makes of this folder")
+		if why := ins.HF.Refused; why != "" {
+			s.notes = append(s.notes, "the converter refuses these weights, and the figures are of the unpacked ones: "+why)
+		}
 	}
 	if err := s.gather(ctx); err != nil {
 		s.Close()
@@ -290,7 +300,7 @@ func companion(path string) (*estimate.Companion, error) {
 // weigh settles the options as llama-server would and estimates them.
 func (s *session) weigh() (err error) {
 	s.options = s.asked
-	if s.req.Fit && len(s.asked.Devices) > 0 {
+	if s.req.Fit {
 		o, steps, err := estimate.Fit(s.Model, s.asked, s.req.FitOpts)
 		var unfit *estimate.UnfitError
 		switch {

@@ -51,8 +51,8 @@ type Flags struct {
 	ControlVectors []string
 	KVPerSlot      int // --kv-unified-per-slot
 
-	Set     map[string]bool // canonical names of the flags that were given
-	Ignored []string        // flags that do not change memory, as given
+	Set   map[string]bool // canonical names of the flags that were given
+	Given []string        // the command line's llama-server flags with their values, as given, but for the model
 }
 
 // Defaults returns llama-server's own.
@@ -78,7 +78,7 @@ type flag struct {
 var table = []flag{
 	{names: []string{"-m", "--model"}, value: "FILE", env: "LLAMA_ARG_MODEL", help: "the model", set: text(func(f *Flags) *string { return &f.Model })},
 	{names: []string{"-hf", "-hfr", "--hf-repo"}, value: "ORG/REPO[:QUANT]", env: "LLAMA_ARG_HF_REPO", help: "a model in the local Hugging Face cache", set: text(func(f *Flags) *string { return &f.HFRepo })},
-	{names: []string{"-c", "--ctx-size"}, value: "N", env: "LLAMA_ARG_CTX_SIZE", help: "context of all sequences, tokens; 0: as trained", set: count(0, maxTokens, func(f *Flags) *int { return &f.Options.NCtx })},
+	{names: []string{"-c", "--ctx-size"}, value: "N", env: "LLAMA_ARG_CTX_SIZE", help: "context of all sequences, tokens; 0: as trained", set: contextSize},
 	{names: []string{"-b", "--batch-size"}, value: "N", env: "LLAMA_ARG_BATCH", help: "logical batch (2048)", set: count(1, maxTokens, func(f *Flags) *int { return &f.Options.NBatch })},
 	{names: []string{"-ub", "--ubatch-size"}, value: "N", env: "LLAMA_ARG_UBATCH", help: "micro-batch (512)", set: count(1, maxTokens, func(f *Flags) *int { return &f.Options.NUBatch })},
 	{names: []string{"-np", "--parallel"}, value: "N", env: "LLAMA_ARG_N_PARALLEL", help: "parallel sequences; -1: 4 with one cache", set: parallel},
@@ -243,11 +243,12 @@ func Parse(args []string, own func(name string) (known, value bool), env func(st
 		if !ok {
 			return nil, nil, &UnknownError{name, nearest(name)}
 		}
+		from := i
 		if e.f == nil {
-			f.Ignored = append(f.Ignored, name)
 			if !hasInline {
-				i += e.values
+				i = min(i+e.values, len(args)-1)
 			}
+			f.Given = append(f.Given, args[from:i+1]...)
 			continue
 		}
 		v := "true"
@@ -273,6 +274,9 @@ func Parse(args []string, own func(name string) (known, value bool), env func(st
 			return nil, nil, fmt.Errorf("%s %s: %w", name, v, err)
 		}
 		f.Set[e.f.names[len(e.f.names)-1]] = true
+		if at := e.f.names[0]; at != "-m" && at != "-hf" {
+			f.Given = append(f.Given, args[from:i+1]...)
+		}
 	}
 	return f, rest, f.settle()
 }
@@ -447,6 +451,15 @@ func number(v string, lo, hi int) (int, error) {
 
 func count(lo, hi int, at func(*Flags) *int) func(*Flags, string) error {
 	return func(f *Flags, v string) (err error) { *at(f), err = number(v, lo, hi); return err }
+}
+
+// contextSize takes -c; 0 also keeps --fit from reducing the context.
+func contextSize(f *Flags, v string) (err error) {
+	f.Options.NCtx, err = number(v, 0, maxTokens)
+	if err == nil && f.Options.NCtx == 0 {
+		f.FitOpts.MinCtx = math.MaxUint32
+	}
+	return err
 }
 
 func on(at func(*Flags) *bool) func(*Flags, string) error {
