@@ -194,15 +194,7 @@ func (r *run) compute() error {
 	}
 	tokens := min(r.c.NCtx, r.c.NUBatch)
 	c.MaxNodes = r.maxNodes(tokens)
-	if r.s.FlashAttnAuto {
-		on, err := r.onLayers(arch.FusedFlashAttn)
-		if err != nil {
-			return err
-		}
-		r.c.FlashAttn = on
-		r.s.FlashAttn = on
-	}
-	g, err := r.prompt(tokens)
+	g, err := r.resolved(tokens)
 	if err != nil {
 		return err
 	}
@@ -238,6 +230,39 @@ func (r *run) compute() error {
 	r.g = g
 	r.s.Nodes, r.s.Splits = len(g.Nodes), r.result.Splits
 	return nil
+}
+
+// resolved returns the graph of a full micro-batch, with flash attention
+// settled.
+func (r *run) resolved(tokens int) (*graph.Graph, error) {
+	if !r.s.FlashAttnAuto {
+		return r.prompt(tokens)
+	}
+	// With everything on devices all operators of a layer run where the layer
+	// is, if they can: the graph of one token need not be split to see it.
+	if len(r.p.devices) == 0 || r.p.PinNorms() && !r.o.NoKVOffload && len(r.o.Overrides) == 0 {
+		g, err := r.prompt(tokens)
+		if err != nil || r.supported(g, arch.FusedFlashAttn) {
+			return g, err
+		}
+	}
+	on, err := r.onLayers(arch.FusedFlashAttn)
+	if err != nil {
+		return nil, err
+	}
+	r.c.FlashAttn, r.s.FlashAttn = on, on
+	return r.prompt(tokens)
+}
+
+// supported reports whether the layers' devices can run all fused operators of
+// a kind.
+func (r *run) supported(g *graph.Graph, what arch.Fused) bool {
+	for _, n := range g.FusedNodes {
+		if n.What == uint8(what) && !r.p.Supports(r.p.LayerBackend(int(n.Layer)), n.Tensor) {
+			return false
+		}
+	}
+	return true
 }
 
 // generation packs the other graphs that llama.cpp reserves, and keeps the most
