@@ -26,6 +26,19 @@ type Object map[string]any
 // words NaN, Infinity and -Infinity are numbers, as Python's json module writes
 // and reads them; of equal keys the last counts, as there.
 func Read(src io.ReaderAt, size int64, name string) (Object, error) {
+	v, err := read(src, size, name, jsonscan.Object)
+	o, _ := v.(Object)
+	return o, err
+}
+
+// ReadList is Read for a file that holds an array.
+func ReadList(src io.ReaderAt, size int64, name string) ([]any, error) {
+	v, err := read(src, size, name, jsonscan.Array)
+	list, _ := v.([]any)
+	return list, err
+}
+
+func read(src io.ReaderAt, size int64, name string, kind jsonscan.Kind) (any, error) {
 	if size > MaxFile {
 		return nil, &formats.Error{Format: name, Field: "file", Err: fmt.Errorf("%d bytes, over the limit of %d", size, MaxFile)}
 	}
@@ -34,10 +47,10 @@ func Read(src io.ReaderAt, size int64, name string) (Object, error) {
 	}
 	s := jsonscan.New(src, skipMark(src), size, name, "JSON")
 	s.Python = true
-	if k := s.Kind(); k != jsonscan.Object {
-		s.Fail(s.Offset(), "%v, want an object", k)
+	if k := s.Kind(); k != kind {
+		s.Fail(s.Offset(), "%v, want %v", k, kind)
 	}
-	v, _ := value(s).(Object)
+	v := value(s)
 	s.End()
 	if err := s.Err(); err != nil {
 		return nil, err

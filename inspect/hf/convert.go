@@ -18,6 +18,9 @@ type tensor struct {
 	stored formats.DType // in the folder
 	as     formats.DType
 	fixed  bool // as is what it becomes, whatever the rules say
+	// sides are the endings of NVFP4's scales of a whole matrix, written as
+	// tensors of their own: one number for a matrix, or one for each expert.
+	sides []string
 }
 
 // Types that rows name.
@@ -130,6 +133,7 @@ type converter struct {
 	meta    meta
 	tensors []model.Tensor
 	names   nameTable
+	pooling int64 // that of modules.json, -1 for none
 	stacks  map[string]*stack
 	order   []string        // keys of stacks
 	scratch map[string]int  // counts that a row keeps
@@ -232,6 +236,16 @@ func (c *converter) ifTrue(is []bool, yes, no int64) []int64 {
 		}
 		return no
 	})
+}
+
+// pool writes how sentence-transformers pools the states, where its modules.json
+// says so.
+//
+// Source: conversion/base.py@v0.5.0, TextModel._try_set_pooling_type.
+func pool(c *converter) {
+	if c.pooling >= 0 {
+		c.put("pooling_type", c.pooling)
+	}
 }
 
 // realKeys are the endings of keys whose values are floating-point numbers.
@@ -485,6 +499,13 @@ func (c *converter) emit(t tensor) {
 		}
 	}
 	c.add(t, name+suffix, pattern)
+	for _, side := range t.sides {
+		n := uint64(1)
+		if len(t.shape) == 3 {
+			n = t.shape[0]
+		}
+		c.add(tensor{shape: []uint64{n}}, name+"."+side, "")
+	}
 }
 
 // isGGUF reports whether a row named the tensor as GGUF does.

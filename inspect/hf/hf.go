@@ -539,7 +539,7 @@ func (f *folder) convert(m *Model) {
 		case f.config == nil:
 			f.shapesOnly(m)
 		case m.Class != "":
-			m.Notes = append(m.Notes, fmt.Sprintf("there is no rule for the class %.80q: neither llama.cpp's converter nor its text models cover it, as far as known here", m.Class))
+			m.Notes = append(m.Notes, fmt.Sprintf("the class %.80q has no rule of conversion to a GGUF", m.Class))
 		default:
 			f.shapesOnly(m)
 		}
@@ -555,7 +555,7 @@ func (f *folder) convert(m *Model) {
 func (m *Model) convertAs(class string, h hfconfig.Object, f *folder) {
 	r := rowOf(class)
 	c := &converter{
-		row: r, class: class, arch: r.arch, h: h, meta: meta{}, stacks: map[string]*stack{}, scratch: map[string]int{}, weights: map[string]bool{}, out: formats.F16,
+		row: r, class: class, arch: r.arch, h: h, meta: meta{}, pooling: f.poolingType(), stacks: map[string]*stack{}, scratch: map[string]int{}, weights: map[string]bool{}, out: formats.F16,
 	}
 	for i := range m.Weights {
 		c.weights[m.Weights[i].Name] = true
@@ -640,6 +640,7 @@ func toConvert(m *Model) []tensor {
 		switch {
 		case w.Packed == "nvfp4" && len(w.Shape) > 0 && w.Shape[len(w.Shape)-1]%64 == 0:
 			t = t.forced(formats.NVFP4)
+			t.sides = w.scales
 		case w.Packed == "mxfp4" && len(w.Shape) > 0 && w.Shape[len(w.Shape)-1]%32 == 0:
 			t = t.forced(formats.MXFP4)
 		}
@@ -664,6 +665,46 @@ func countLayers(weights []Weight) int {
 		}
 	}
 	return n
+}
+
+// poolingType returns GGUF's number for the pooling in the folder that
+// modules.json names, -1 without one.
+func (f *folder) poolingType() int64 {
+	const mean, cls, last = 1, 2, 3
+	file, size, err := openFile(f.at("modules.json"))
+	if err != nil || !f.has("modules.json") {
+		return -1
+	}
+	defer file.Close()
+	modules, err := hfconfig.ReadList(file, size, "modules.json")
+	if err != nil {
+		return -1
+	}
+	for _, v := range modules {
+		o, _ := v.(hfconfig.Object)
+		sub := o.String("path")
+		if !strings.HasSuffix(o.String("type"), "Pooling") || !filepath.IsLocal(sub) {
+			continue
+		}
+		file, size, err := openFile(filepath.Join(f.at(sub), "config.json"))
+		if err != nil {
+			return -1
+		}
+		defer file.Close()
+		p, err := hfconfig.Read(file, size, "config.json")
+		mode := p.String("pooling_mode")
+		switch {
+		case err != nil:
+		case p.Bool("pooling_mode_mean_tokens") || mode == "mean":
+			return mean
+		case p.Bool("pooling_mode_cls_token") || mode == "cls":
+			return cls
+		case p.Bool("pooling_mode_lasttoken") || mode == "lasttoken":
+			return last
+		}
+		return -1
+	}
+	return -1
 }
 
 // countTokens returns the tokens of tokenizer.json, 0 when it cannot be read.

@@ -467,3 +467,25 @@ func TestShapesAloneMakeAModel(t *testing.T) {
 		t.Errorf("%s %v", m.Arch, m.Source.Meta)
 	}
 }
+
+func TestPoolingOfSentenceTransformers(t *testing.T) {
+	dir := t.TempDir()
+	if err := fixtures.WriteHF(dir, "bert-base-uncased"); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Mkdir(filepath.Join(dir, "1_Pooling"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for name, text := range map[string]string{
+		"modules.json":          `[{"type":"sentence_transformers.models.Transformer","path":""},{"type":"sentence_transformers.models.Pooling","path":"1_Pooling"}]`,
+		"1_Pooling/config.json": `{"pooling_mode_cls_token":true,"pooling_mode_mean_tokens":false}`,
+	} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	m, err := Open(dir)
+	if err != nil || key(m, "pooling_type") != 2 {
+		t.Errorf("Open() = %v, pooling %d, want 2", err, key(m, "pooling_type"))
+	}
+}

@@ -21,6 +21,7 @@ type Weight struct {
 	Type   formats.DType // of the stored tensor that holds the values
 	Bytes  uint64        // of all stored parts: values, scales, zero points, indices
 	Packed string        // how the values are packed: "gptq", "nvfp4", …; "" for plain elements
+	scales []string      // NVFP4's scales of the whole matrix, by the GGUF's ending
 	Guess  bool          // the packing does not tell the shape; Params is what the bytes can hold
 }
 
@@ -97,8 +98,16 @@ func (u *unpacker) take(base, end string) *stored {
 func (u *unpacker) weight(values *stored, name, packed string, shape []uint64, base string, ends ...string) (Weight, bool) {
 	w := Weight{Name: name, Shape: shape, Params: params(shape), Type: values.typ, Bytes: values.bytes, Packed: packed}
 	for _, end := range ends {
-		if p := u.take(base, end); p != nil && p != values {
-			w.Bytes += p.bytes
+		p := u.take(base, end)
+		if p == nil || p == values {
+			continue
+		}
+		w.Bytes += p.bytes
+		switch end {
+		case ".weight_scale_2", ".weight_global_scale":
+			w.scales = append(w.scales, "scale")
+		case ".input_scale", ".input_global_scale":
+			w.scales = append(w.scales, "input_scale")
 		}
 	}
 	return w, true

@@ -107,8 +107,11 @@ var encoderRows = []row{
 	{hf: []string{"T5EncoderModel"}, arch: "t5encoder", own: true, params: t5, modify: t5Embedding},
 }
 
-// encoder marks a model without a causal mask.
-func encoder(c *converter) { c.put("attention.causal", false) }
+// encoder marks a model without a causal mask, and how its states are pooled.
+func encoder(c *converter) {
+	c.put("attention.causal", false)
+	pool(c)
+}
 
 func bertFilter(_ *converter, name string) string {
 	name = strings.TrimPrefix(name, "bert.")

@@ -57,7 +57,7 @@ var llamaRows = []row{
 			}
 			return strings.TrimPrefix(name, "llm.")
 		}},
-	{hf: []string{"ArceeForCausalLM"}, arch: "arcee", params: llamaBase, extra: llama3Rope},
+	{hf: []string{"ArceeForCausalLM"}, arch: "arcee", params: all(llamaBase, pool), extra: llama3Rope},
 	{hf: []string{"LlamaBidirectionalModel"}, arch: "llama-embed", params: llamaBase, extra: llama3Rope},
 	{hf: []string{"SmolLM3ForCausalLM"}, arch: "smollm3", params: llamaBase, extra: llama3Rope},
 	{hf: []string{"CogVLMForCausalLM"}, arch: "cogvlm", params: llamaBase, extra: llama3Rope},

@@ -136,11 +136,12 @@ var otherRows = []row{
 		}},
 	{hf: []string{"BitnetForCausalLM", "BitNetForCausalLM"}, arch: "bitnet", set: "rope.scaling.type==linear\nrope.scaling.factor==1"},
 	{hf: []string{"ChameleonForCausalLM", "ChameleonForConditionalGeneration"}, arch: "chameleon", set: "swin_norm==false\nswin_norm=swin_norm", filter: without("model.vqmodel")},
-	{hf: []string{"DreamModel"}, arch: "dream", set: "attention.causal==false\ntokenizer.ggml.mask_token_id=mask_token_id"},
+	{hf: []string{"DreamModel"}, arch: "dream", params: pool, set: "attention.causal==false\ntokenizer.ggml.mask_token_id=mask_token_id"},
 	{
 		hf: []string{"LLaDAModelLM"}, arch: "llada", set: "vocab_size=vocab_size\nattention.causal==false\ndiffusion.shift_logits==false",
 		params: func(c *converter) {
 			rotateHead(c)
+			pool(c)
 			c.put("context_length", c.intOr(4096, "max_sequence_length"))
 			c.put("embedding_length", c.intOr(4096, "d_model"))
 			c.put("feed_forward_length", c.intOr(12288, "mlp_hidden_size"))

@@ -14,9 +14,9 @@ var qwenRows = []row{
 	{hf: []string{"QWenLMHeadModel"}, arch: "qwen"},
 	{
 		hf:   []string{"Qwen2ForCausalLM", "Qwen2Model", "Qwen2AudioForConditionalGeneration", "KORMoForCausalLM", "AudioFlamingo3ForConditionalGeneration", "DotsOCRForCausalLM"},
-		arch: "qwen2", filter: qwenBare("Qwen2Model"),
+		arch: "qwen2", filter: qwenBare("Qwen2Model"), params: pool,
 	},
-	{hf: []string{"Qwen3ForCausalLM", "Qwen3Model", "StepVLForConditionalGeneration"}, arch: "qwen3", filter: qwenBare("Qwen2Model")},
+	{hf: []string{"Qwen3ForCausalLM", "Qwen3Model", "StepVLForConditionalGeneration"}, arch: "qwen3", filter: qwenBare("Qwen2Model"), params: pool},
 	{hf: []string{"Qwen2VLModel", "Qwen2VLForConditionalGeneration", "Qwen2_5_VLForConditionalGeneration", "Qwen2_5OmniModel"}, arch: "qwen2vl", filter: rename("thinker.", "")},
 	{hf: []string{"Qwen3VLForConditionalGeneration"}, arch: "qwen3vl", filter: rename("thinker.", ""), params: deepstack},
 	{hf: []string{"Qwen3ASRForConditionalGeneration"}, arch: "qwen3vl", filter: rename("thinker.", ""), set: "n_deepstack_layers==0"},

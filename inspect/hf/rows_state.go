@@ -208,6 +208,9 @@ var stateRows = []row{
 				ff = (ff + of - 1) / of * of
 			}
 			c.put("feed_forward_length", ff)
+			if c.class != "Lfm2ForCausalLM" && c.class != "LFM2ForCausalLM" {
+				pool(c)
+			}
 			if c.class == "Lfm2BidirectionalModel" {
 				c.put("attention.causal", false)
 			}
