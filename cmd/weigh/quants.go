@@ -1,0 +1,483 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+
+	"github.com/spf13/cobra"
+
+	"weigh/cmd/weigh/internal/render"
+	"weigh/estimate"
+	"weigh/estimate/quant"
+	"weigh/formats"
+	"weigh/formats/gguf"
+	"weigh/inspect"
+	"weigh/inspect/model"
+)
+
+// quantsFlags are llama-quantize's options and what to show.
+type quantsFlags struct {
+	imatrix                    string // "" for none, unnamedImatrix without a file
+	pure, leaveOutput          bool
+	keepSplit, tensors, noFits bool
+	output, embedding          string
+	tensorTypes, types         []string
+}
+
+// unnamedImatrix stands for an importance matrix of which nothing is known.
+const unnamedImatrix = "\x00"
+
+// newQuantsCmd returns the sub-command that says what llama-quantize would
+// make of a model.
+func newQuantsCmd() *cobra.Command {
+	r := &request{}
+	var o quantsFlags
+	cmd := &cobra.Command{
+		Use:   "quants MODEL [llama-server flags]",
+		Short: "The exact size at every llama-quantize type, and which fit",
+		Long: `Quants says what llama-quantize would make of a model at each of its types: the
+type of every tensor, and the size of the file to the byte when the model is a
+GGUF; from safetensors the size of the tensors. A type fits when all layers on
+the GPUs do, with the context that -c asks for or the longest that leaves room.
+Types that need an importance matrix are shown all the same, and marked.
+
+Exit code 1: --gpu names hardware, and no type fits it.`,
+		Example: `  weigh quants model-F16.gguf
+  weigh quants model-folder --gpu "RTX 3060" -c 16384
+  weigh quants model-F16.gguf --imatrix=imatrix.gguf --type Q4_K_M --tensors`,
+		DisableFlagParsing: true,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if helpAsked(cmd, args) {
+				return nil
+			}
+			s, err := prepare(cmd, r, args)
+			if err != nil {
+				return err
+			}
+			defer s.Close()
+			return runQuants(cmd, s, &o)
+		},
+	}
+	addRequestFlags(cmd.Flags(), r)
+	f := cmd.Flags()
+	f.StringVar(&o.imatrix, "imatrix", "", "with an importance matrix; `=FILE` counts its description too")
+	f.Lookup("imatrix").NoOptDefVal = unnamedImatrix
+	f.BoolVar(&o.pure, "pure", false, "no mixture: one type for all tensors")
+	f.BoolVar(&o.leaveOutput, "leave-output-tensor", false, "leave output.weight as it is")
+	f.BoolVar(&o.keepSplit, "keep-split", false, "as many files as the source has")
+	f.StringVar(&o.output, "output-tensor-type", "", "`type` of output.weight")
+	f.StringVar(&o.embedding, "token-embedding-type", "", "`type` of the token embeddings")
+	f.StringArrayVar(&o.tensorTypes, "tensor-type", nil, "`NAME=TYPE`: type of the tensors whose names match")
+	f.StringSliceVar(&o.types, "type", nil, "only these `types`")
+	f.BoolVar(&o.tensors, "tensors", false, "list every tensor's type")
+	f.BoolVar(&o.noFits, "sizes-only", false, "do not ask what fits")
+	withLlamaHelp(cmd)
+	return cmd
+}
+
+// The documents of `weigh quants --json`.
+type (
+	quantsDocument struct {
+		Schema int             `json:"schema"`
+		Path   string          `json:"path"`
+		Source string          `json:"source"`
+		Quants []quantDocument `json:"quants"`
+		Notes  []string        `json:"notes"`
+	}
+	quantDocument struct {
+		Type            string        `json:"type"`
+		DataBytes       uint64        `json:"data_bytes"`
+		FileBytes       *uint64       `json:"file_bytes"`
+		TensorBytes     uint64        `json:"tensor_bytes"`
+		BitsPerWeight   float64       `json:"bits_per_weight"`
+		Imatrix         bool          `json:"imatrix"`
+		RequiresImatrix bool          `json:"requires_imatrix"`
+		Exact           bool          `json:"exact"`
+		Requantize      bool          `json:"requantize"`
+		Fallbacks       int           `json:"fallbacks"`
+		Error           string        `json:"error,omitempty"`
+		Fits            *bool         `json:"fits"`
+		NCtx            *int          `json:"n_ctx"`
+		GPULayers       *int          `json:"n_gpu_layers"`
+		Tensors         []quantTensor `json:"tensors,omitempty"`
+		result          *quant.Result `json:"-"`
+	}
+	quantTensor struct {
+		Name   string `json:"name"`
+		Type   string `json:"type"`
+		Bytes  uint64 `json:"bytes"`
+		Wanted string `json:"wanted,omitempty"`
+	}
+)
+
+func runQuants(cmd *cobra.Command, s *session, o *quantsFlags) error {
+	opt, err := o.options()
+	if err != nil {
+		return err
+	}
+	types, err := o.fileTypes()
+	if err != nil {
+		return err
+	}
+	m, err := quantModel(s.Inspection)
+	if err != nil {
+		return err
+	}
+	src, err := quant.New(m)
+	if err != nil {
+		return err
+	}
+	d := &quantsDocument{Schema: 1, Path: s.Path, Source: label(s.Inspection, summarize(s.Inspection).Quantization.Types), Notes: quantNotes(s.Inspection)}
+	for _, ft := range types {
+		d.Quants = append(d.Quants, newQuantDocument(src, &m, ft, opt, o))
+	}
+	if !o.noFits {
+		if err := fitQuants(cmd.Context(), s, d.Quants); err != nil {
+			return err
+		}
+	}
+	w := cmd.OutOrStdout()
+	if s.req.json {
+		err = writeJSON(w, d)
+	} else {
+		printQuants(w, render.StyleOf(w), s, d, !o.noFits)
+	}
+	if err == nil && !o.noFits && len(s.req.gpus) > 0 && !slices.ContainsFunc(d.Quants, func(q quantDocument) bool { return q.Fits != nil && *q.Fits }) {
+		return errNo
+	}
+	return err
+}
+
+// options turns the flags into llama-quantize's.
+func (o *quantsFlags) options() (opt quant.Options, err error) {
+	opt = quant.Options{Pure: o.pure, LeaveOutput: o.leaveOutput, KeepSplit: o.keepSplit}
+	for _, f := range []struct {
+		flag, value string
+		to          **formats.DType
+	}{{"--output-tensor-type", o.output, &opt.Output}, {"--token-embedding-type", o.embedding, &opt.TokenEmbedding}} {
+		if f.value == "" {
+			continue
+		}
+		t, ok := formats.ParseDType(strings.ToUpper(f.value))
+		if !ok || !t.GGML() {
+			return opt, fmt.Errorf("%s %s: not a type of ggml", f.flag, f.value)
+		}
+		*f.to = &t
+	}
+	for _, v := range o.tensorTypes {
+		t, err := quant.ParseTensorType(v)
+		if err != nil {
+			return opt, fmt.Errorf("--tensor-type: %w", err)
+		}
+		opt.TensorTypes = append(opt.TensorTypes, t)
+	}
+	switch o.imatrix {
+	case "":
+	case unnamedImatrix:
+		opt.Imatrix = &quant.Imatrix{}
+	default:
+		if opt.Imatrix, err = readImatrix(o.imatrix); err != nil {
+			return opt, fmt.Errorf("--imatrix: %w", err)
+		}
+	}
+	return opt, nil
+}
+
+// fileTypes returns the types asked for, all of them by size when none is.
+func (o *quantsFlags) fileTypes() ([]quant.FileType, error) {
+	if len(o.types) == 0 {
+		return quant.FileTypes(), nil
+	}
+	var types []quant.FileType
+	for _, name := range o.types {
+		ft, err := quant.ParseFileType(name)
+		if err != nil {
+			return nil, fmt.Errorf("--type: %w", err)
+		}
+		types = append(types, ft)
+	}
+	return types, nil
+}
+
+// readImatrix reads what llama-quantize copies of an importance matrix.
+//
+// Source: common/imatrix-loader.cpp@v0.5.0, common_imatrix_load.
+func readImatrix(path string) (*quant.Imatrix, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	if !info.Mode().IsRegular() {
+		return nil, fmt.Errorf("%s: %w", path, inspect.ErrNotAFile)
+	}
+	g, err := gguf.Read(f, info.Size())
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	m := &quant.Imatrix{File: path}
+	if sets, err := g.Array("imatrix.datasets"); err == nil && sets.Count > 0 {
+		if v, err := sets.At(0); err == nil {
+			m.Dataset, _ = v.(string)
+		}
+	}
+	if v, ok := g.Lookup("imatrix.chunk_count"); ok {
+		if n, ok := v.(int64); ok {
+			m.Chunks = int(n)
+		}
+	}
+	return m, nil
+}
+
+// quantModel returns what of an opened model llama-quantize goes by.
+func quantModel(ins *inspect.Inspection) (quant.Model, error) {
+	m := ins.Model
+	if len(m.Tensors) == 0 {
+		return quant.Model{}, fmt.Errorf("%s: there are no weights here, only their description", ins.Path)
+	}
+	q := quant.Model{Arch: m.Arch, Layers: m.NLayerAll, HeadCount: m.NHead(0), HeadCountKV: m.NHeadKV(0), ExpertCount: m.NExpert}
+	for i := range m.Tensors {
+		t := &m.Tensors[i]
+		q.Tensors = append(q.Tensors, quant.Tensor{Name: t.Name, Type: t.Type, Shape: t.Shape, File: t.File, Offset: t.Offset})
+	}
+	if ins.GGUF != nil {
+		f := ins.GGUF.Files[0]
+		q.Metadata = make([]quant.KV, len(f.KVs))
+		for i := range f.KVs {
+			kv := &f.KVs[i]
+			q.Metadata[i] = quant.KV{Key: kv.Key, Bytes: uint64(kv.ValueOffset-kv.Offset) + kv.Bytes}
+		}
+	}
+	return q, nil
+}
+
+// quantNotes says what the sizes rest on.
+func quantNotes(ins *inspect.Inspection) (notes []string) {
+	if ins.HF != nil {
+		notes = append(notes, "from safetensors the tensors are exact; the file adds its metadata, the vocabulary above all (6 to 16 MB for 128,000 to 262,000 tokens)")
+		if ins.HF.Refused != "" {
+			notes = append(notes, "llama.cpp's converter would refuse these weights: "+ins.HF.Refused)
+		}
+	}
+	return append(notes, "files made with recipes of their own (UD-, _L, _XL) name types for single tensors: --tensor-type says the same here")
+}
+
+// newQuantDocument plans one type.
+func newQuantDocument(src *quant.Source, m *quant.Model, ft quant.FileType, opt quant.Options, o *quantsFlags) quantDocument {
+	d := quantDocument{Type: ft.String(), Imatrix: opt.Imatrix != nil}
+	r, err := src.Plan(ft, opt)
+	if err != nil {
+		d.Error = err.Error()
+		return d
+	}
+	d.result = r
+	d.DataBytes, d.TensorBytes, d.BitsPerWeight = r.DataBytes, r.TensorBytes, r.BitsPerWeight()
+	d.RequiresImatrix, d.Requantize, d.Fallbacks, d.Exact = r.NeedImatrix != "", r.Requantize, len(r.Fallbacks), true
+	if n, ok := r.TotalBytes(); ok && o.imatrix != unnamedImatrix {
+		d.FileBytes = &n
+	}
+	if o.tensors {
+		wanted := map[int]string{}
+		for _, f := range r.Fallbacks {
+			wanted[f.Tensor] = f.Wanted.String()
+		}
+		for i := range m.Tensors {
+			t := &m.Tensors[i]
+			d.Tensors = append(d.Tensors, quantTensor{t.Name, r.Types[i].String(), storedBytes(r.Types[i], t.Shape), wanted[i]})
+		}
+	}
+	return d
+}
+
+// storedBytes returns the bytes of a tensor, row by row.
+func storedBytes(t formats.DType, shape []uint64) uint64 {
+	if len(shape) == 0 {
+		return t.RowBytes(1)
+	}
+	rows, _ := formats.Elements(shape[1:])
+	return rows * t.RowBytes(shape[0])
+}
+
+// fitQuants asks of each planned type whether it fits and with how much
+// context.
+func fitQuants(ctx context.Context, s *session, quants []quantDocument) error {
+	errs := make([]error, len(quants))
+	work := make(chan int)
+	var wg sync.WaitGroup
+	for range min(len(quants), 8) {
+		wg.Go(func() {
+			for i := range work {
+				if q := &quants[i]; q.result != nil && ctx.Err() == nil {
+					errs[i] = s.as(q.result).fitQuant(q)
+				}
+			}
+		})
+	}
+	for i := range quants {
+		work <- i
+	}
+	close(work)
+	wg.Wait()
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	for _, err := range errs {
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// as returns the session with its model's tensors in the types of a plan.
+func (s *session) as(r *quant.Result) *session {
+	m := *s.Model
+	m.Tensors = make([]model.Tensor, len(s.Model.Tensors))
+	for i, t := range s.Model.Tensors {
+		t.Type, t.Bytes = r.Types[i], storedBytes(r.Types[i], t.Shape)
+		m.Tensors[i] = t
+	}
+	ins := *s.Inspection
+	ins.Model = &m
+	what := *s
+	what.Inspection = &ins
+	return &what
+}
+
+// fitQuant estimates the session's model with all layers on the devices, with
+// the context asked for or else the longest that fits.
+func (s *session) fitQuant(q *quantDocument) error {
+	fitsWith := func(n int) (bool, error) {
+		s.options = s.asked
+		s.options.NCtx = n
+		b, err := estimate.Run(s.Model, s.options)
+		if err != nil {
+			return false, err
+		}
+		s.breakdown = b
+		return s.fits(), nil
+	}
+	train := max(s.Model.NCtxTrain, 1)
+	n, fits := s.asked.NCtx, false
+	var err error
+	if n > 0 || s.req.Set["--ctx-size"] {
+		fits, err = fitsWith(cmp.Or(n, train))
+		n = cmp.Or(n, train)
+	} else {
+		n, fits, err = longest(train, fitsWith)
+	}
+	q.Fits = &fits
+	if fits {
+		q.NCtx = &n
+		if len(s.asked.Devices) > 0 {
+			if fits, err := fitsWith(n); err == nil && fits {
+				q.GPULayers = &s.breakdown.Settings.NGPULayers
+			}
+		}
+	}
+	return err
+}
+
+// ctxStep is what context lengths are multiples of.
+const ctxStep = 256
+
+// longest returns the largest context up to most, in steps of 256, that fits.
+// What fits is taken to fit when shorter too.
+func longest(most int, fits func(n int) (bool, error)) (n int, ok bool, err error) {
+	if ok, err = fits(most); ok || err != nil {
+		return most, ok, err
+	}
+	lo, hi := 0, (most+ctxStep-1)/ctxStep // lo fits (or is 0), hi does not
+	for hi-lo > 1 {
+		mid := lo + (hi-lo)/2
+		ok, err := fits(mid * ctxStep)
+		switch {
+		case err != nil:
+			return 0, false, err
+		case ok:
+			lo = mid
+		default:
+			hi = mid
+		}
+	}
+	return lo * ctxStep, lo > 0, nil
+}
+
+// printQuants writes the table, smallest first.
+func printQuants(w io.Writer, style render.Style, s *session, d *quantsDocument, fits bool) {
+	fmt.Fprintf(w, "%s  as %s\n\n", style.Bold(render.Text(s.Model.Name)), render.Text(d.Source))
+	list := slices.Clone(d.Quants)
+	slices.SortStableFunc(list, func(a, b quantDocument) int { return cmp.Compare(a.DataBytes, b.DataBytes) })
+	head := []string{"type", "file", "bytes", "bits/weight", ""}
+	if fits {
+		head[4] = "longest context"
+		if s.req.Set["--ctx-size"] {
+			head[4] = "context"
+		}
+		head = append(head, "")
+	}
+	rows := [][]string{head}
+	for _, q := range list {
+		if q.Error != "" {
+			rows = append(rows, []string{q.Type, "", "", "", render.Text(q.Error)})
+			continue
+		}
+		size := q.DataBytes
+		if q.FileBytes != nil {
+			size = *q.FileBytes
+		}
+		row := []string{q.Type, render.Bytes(size), strconv.FormatUint(size, 10), fmt.Sprintf("%.4f", q.BitsPerWeight)}
+		if fits {
+			word := style.Red("does not fit")
+			if q.NCtx != nil {
+				word = strconv.Itoa(*q.NCtx)
+			}
+			row = append(row, word)
+		}
+		var remarks []string
+		if q.RequiresImatrix && !q.Imatrix {
+			remarks = append(remarks, "needs an importance matrix")
+		}
+		if q.Fallbacks > 0 {
+			remarks = append(remarks, plural(q.Fallbacks, "tensor")+" in another type: rows that the blocks do not divide")
+		}
+		rows = append(rows, append(row, strings.Join(remarks, "; ")))
+	}
+	right := []int{1, 2, 3}
+	if fits {
+		right = append(right, 4)
+	}
+	render.Columns(w, rows, right...)
+	for _, q := range list {
+		if len(q.Tensors) == 0 {
+			continue
+		}
+		fmt.Fprintf(w, "\n%s\n", q.Type)
+		var rows [][]string
+		for _, t := range q.Tensors {
+			why := ""
+			if t.Wanted != "" {
+				why = "instead of " + t.Wanted
+			}
+			rows = append(rows, []string{"  " + render.Text(t.Name), t.Type, strconv.FormatUint(t.Bytes, 10), why})
+		}
+		render.Columns(w, rows, 2)
+	}
+	if slices.ContainsFunc(list, func(q quantDocument) bool { return q.Requantize }) {
+		fmt.Fprintf(w, "\n%s the source is quantized: llama-quantize wants --allow-requantize, and loses more than from F16\n", style.Yellow("note:"))
+	}
+	for _, n := range d.Notes {
+		fmt.Fprintf(w, "%s %s\n", style.Yellow("note:"), render.Text(n))
+	}
+}
