@@ -138,11 +138,7 @@ func loadEagle3(k *Keys, h *model.HParams) {
 // drafted for.
 func eagle3(b *Builder) {
 	n, d := int64(b.NTokens), int64(b.NEmbdHeadV(0))
-	embd := b.TokEmbd()
-	if embd == nil {
-		embd = b.targetEmbd()
-	}
-	tokens := b.GetRows(embd, b.InputT("inp_tokens", formats.I32, n))
+	tokens := b.GetRows(b.draftEmbd(), b.InputT("inp_tokens", formats.I32, n))
 	hidden := b.InputT("inp_g_embeddings", formats.F32, int64(b.NEmbd), n)
 	pos := b.InpPos()
 	attn := b.cachedKV()
