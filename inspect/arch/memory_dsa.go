@@ -77,3 +77,19 @@ func MSAMemory(m *model.Model, c *Context) *Memory {
 		Idx:   newIndexerCache(m, c, false, func(il int) bool { return il >= m.NLayerDenseLead }),
 	}
 }
+
+// HybridIdxMemory is a hybrid memory that keeps an indexer's keys for the
+// layers with attention.
+//
+// Source: src/llama-memory-hybrid-idx.cpp@v0.5.0,
+// llama_memory_hybrid_idx::llama_memory_hybrid_idx.
+func HybridIdxMemory(m *model.Model, c *Context) *Memory {
+	in := inTrunk(m)
+	attn := func(il int) bool { return in(il) && !m.IsRecr(il) }
+	mem := HybridMemory(m, c, attn, func(il int) bool { return in(il) && m.IsRecr(il) })
+	mem.Class = "hybrid-idx"
+	h := indexerHParams(&m.HParams)
+	h.NEmbdHeadKMLA, h.NEmbdHeadVMLA = h.IndexerHeadSize, h.IndexerHeadSize
+	mem.Idx = NewCache(m, c, CacheOptions{Name: "idx", H: h, Filter: attn})
+	return mem
+}

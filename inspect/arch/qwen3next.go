@@ -172,7 +172,7 @@ func (b *Builder) qwen3NextLinear(in *RSInput, cur *graph.Tensor, il int) *graph
 	}
 	beta := b.Reshape4D(b.Sigmoid(b.Cont(half(0))), 1, h.nv, b.seqTokens(), b.seqs())
 	alpha := b.Cont3D(half(1), h.nv, b.seqTokens(), b.seqs())
-	return b.gatedDelta(in, qkv, z, beta, alpha, h, h.nk != h.nv, il)
+	return b.gatedDelta(in, qkv, z, beta, alpha, h, deltaWay{spread: h.nk != h.nv, gate: b.SiLU}, il)
 }
 
 // qkvz returns the linear attention's joint projection and its output gate.
@@ -202,20 +202,33 @@ func (b *Builder) qwen35Linear(in *RSInput, cur *graph.Tensor, il int) *graph.Te
 	beta := b.MM(b.W(il, "ssm_beta.weight"), cur, b.W(il, "ssm_beta.scale"))
 	beta = b.Sigmoid(b.Reshape4D(beta, 1, h.nv, b.seqTokens(), b.seqs()))
 	alpha := b.perSeq(b.MM(b.W(il, "ssm_alpha.weight"), cur, b.W(il, "ssm_alpha.scale")))
-	return b.gatedDelta(in, qkv, z, beta, alpha, h, false, il)
+	return b.gatedDelta(in, qkv, z, beta, alpha, h, deltaWay{gate: b.SiLU}, il)
+}
+
+// A deltaWay says how an architecture's delta rule differs.
+type deltaWay struct {
+	spread bool                                                          // queries and keys are repeated for the values' heads
+	gate   func(*graph.Tensor) *graph.Tensor                             // of the output
+	conv   func(qkv *graph.Tensor, kernel, channels int64) *graph.Tensor // the rolling state; nil: ConvState
 }
 
 // gatedDelta convolves the projection, applies the delta rule and gates its
 // output by z; spread repeats queries and keys for the value heads of their
 // group.
-func (b *Builder) gatedDelta(in *RSInput, qkv, z, beta, alpha *graph.Tensor, h deltaHeads, spread bool, il int) *graph.Tensor {
+func (b *Builder) gatedDelta(in *RSInput, qkv, z, beta, alpha *graph.Tensor, h deltaHeads, w deltaWay, il int) *graph.Tensor {
 	tokens, seqs := b.seqTokens(), b.seqs()
 	gate := b.Softplus(b.Add(alpha, b.W(il, "ssm_dt.bias")))
 	gate = b.Mul(gate, b.W(il, "ssm_a"))
 	gate = b.Reshape4D(gate, 1, h.nv, tokens, seqs)
 
 	kernel := b.need(il, "ssm_conv1d.weight")
-	input := b.ConvState(in, qkv, kernel.Ne[0], int64(b.SSMDInner)+2*h.nk*h.k, il)
+	channels := int64(b.SSMDInner) + 2*h.nk*h.k
+	var input *graph.Tensor
+	if w.conv != nil {
+		input = w.conv(qkv, kernel.Ne[0], channels)
+	} else {
+		input = b.ConvState(in, qkv, kernel.Ne[0], channels, il)
+	}
 	state := b.RS(in, b.StateS(il), b.Mem.RS.NEmbdS, b.U.NSeqs, nil)
 	state = b.Reshape4D(state, h.v, h.v, h.nv, seqs)
 	mix := b.SiLU(b.SSMConv(input, kernel))
@@ -225,7 +238,7 @@ func (b *Builder) gatedDelta(in *RSInput, qkv, z, beta, alpha *graph.Tensor, h d
 	}
 	unit := func(at int64) *graph.Tensor {
 		t := b.gdnNorm(part(h.k, h.nk, at))
-		if !spread {
+		if !w.spread {
 			return t
 		}
 		t = b.Reshape4D(t, h.k, 1, h.nk, tokens*seqs)
@@ -237,7 +250,7 @@ func (b *Builder) gatedDelta(in *RSInput, qkv, z, beta, alpha *graph.Tensor, h d
 	out := b.RecurrentAttn(q, k, v, gate, beta, state, il)
 
 	z = b.Reshape4D(z, h.v, h.nv, tokens, seqs)
-	out = b.Mul(b.LayerNorm(out, "ssm_norm", NormRMS, il), b.SiLU(z))
+	out = b.Mul(b.LayerNorm(out, "ssm_norm", NormRMS, il), w.gate(z))
 	out = b.Reshape3D(out, h.v*h.nv, tokens, seqs)
 	out = b.MM(b.W(il, "ssm_out.weight"), out, b.W(il, "ssm_out.scale"))
 	return b.Reshape2D(out, int64(b.NEmbd), tokens*seqs)
