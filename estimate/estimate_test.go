@@ -3,6 +3,7 @@ package estimate
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"strings"
 	"testing"
 
@@ -28,7 +29,12 @@ func (m meta) Lookup(key string) (any, bool) {
 // load returns a model of the fixtures.
 func load(t testing.TB, name string) *model.Model {
 	t.Helper()
-	b := fixtures.Model(name).Build()
+	return read(t, fixtures.Model(name))
+}
+
+func read(t testing.TB, g *fixtures.GGUF) *model.Model {
+	t.Helper()
+	b := g.Build()
 	f, err := gguf.Read(bytes.NewReader(b.Data), int64(b.DataOffset)+int64(b.DataBytes))
 	if err != nil {
 		t.Fatal(err)
@@ -189,19 +195,38 @@ func hostCompute(b *Breakdown) (n uint64) {
 	return n
 }
 
+// llama70B has the shapes of Llama 3.3 70B.
+func llama70B(t testing.TB) *model.Model {
+	g := &fixtures.GGUF{NoData: true}
+	g.Set("general.architecture", "llama").Set("llama.block_count", uint32(80)).Set("llama.context_length", uint32(131072)).
+		Set("llama.embedding_length", uint32(8192)).Set("llama.feed_forward_length", uint32(28672)).
+		Set("llama.attention.head_count", uint32(64)).Set("llama.attention.head_count_kv", uint32(8)).
+		Set("llama.rope.dimension_count", uint32(128)).Set("llama.vocab_size", uint32(128256))
+	g.Add("token_embd.weight", formats.Q4_K, 8192, 128256)
+	g.Add("output.weight", formats.Q6_K, 8192, 128256)
+	g.Add("output_norm.weight", formats.F32, 8192)
+	g.Add("rope_freqs.weight", formats.F32, 64)
+	for il := range 80 {
+		add := func(name string, typ formats.DType, ne ...uint64) {
+			g.Add(fmt.Sprintf("blk.%d.%s.weight", il, name), typ, ne...)
+		}
+		add("attn_norm", formats.F32, 8192)
+		add("attn_q", formats.Q4_K, 8192, 8192)
+		add("attn_k", formats.Q4_K, 8192, 1024)
+		add("attn_v", formats.Q6_K, 8192, 1024)
+		add("attn_output", formats.Q4_K, 8192, 8192)
+		add("ffn_norm", formats.F32, 8192)
+		add("ffn_gate", formats.Q4_K, 8192, 28672)
+		add("ffn_up", formats.Q4_K, 8192, 28672)
+		add("ffn_down", formats.Q6_K, 28672, 8192)
+	}
+	return read(t, g)
+}
+
 func BenchmarkRun(b *testing.B) {
-	for _, name := range []string{"Llama-3.1-8B-Q4_K_M", "Llama-3.3-70B-Q4_K_M", "DeepSeek-R1-671B-Q4_K_M"} {
-		var m *model.Model
-		for _, n := range fixtures.Models() {
-			if n == name {
-				m = load(b, name)
-			}
-		}
-		if m == nil {
-			continue
-		}
+	for name, m := range map[string]*model.Model{"llama-70b": llama70B(b), "deepseek-r1": load(b, "DeepSeek-R1-671B-Q4_K_M")} {
 		b.Run(name, func(b *testing.B) {
-			o := Options{Devices: cards(1), NCtx: 32768}
+			o := Options{Devices: cards(2), NCtx: 32768}
 			b.ReportAllocs()
 			for b.Loop() {
 				if _, err := Run(m, o); err != nil {
