@@ -202,7 +202,11 @@ func (o Object) Merge(top Object) Object {
 //
 // Source: llama.cpp conversion/base.py@v0.5.0, ModelBase.load_hparams and
 // TextModel.__init__.
-func (o Object) Text() Object {
+func (o Object) Text() Object { return o.Merge(o.TextConfig()) }
+
+// TextConfig returns the nested text configuration alone, nil when the
+// hyper-parameters stand at the root.
+func (o Object) TextConfig() Object {
 	text := o.Object("text_config")
 	for _, alias := range []string{"llm_config", "lm_config", "thinker_config", "language_config", "lfm"} {
 		if v, ok := o[alias].(Object); ok {
@@ -212,7 +216,7 @@ func (o Object) Text() Object {
 			text = v
 		}
 	}
-	return o.Merge(text)
+	return text
 }
 
 // Architectures returns the model classes a config.json names.

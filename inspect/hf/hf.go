@@ -437,6 +437,9 @@ func (f *folder) model(path string) (*Model, error) {
 	m.Tied = isTied(m)
 	m.Refused = refusal(m.Class, q, m.Weights)
 	f.convert(m)
+	if len(f.files) == 0 {
+		m.Notes = append(m.Notes, "the folder has a configuration and no weights: sizes are not known")
+	}
 	return m, nil
 }
 
@@ -457,10 +460,13 @@ func isTied(m *Model) bool {
 			head = true
 		}
 	}
-	if m.TieFlag != nil {
+	switch {
+	case m.TieFlag != nil:
 		return *m.TieFlag
+	case len(m.Weights) > 0:
+		return !head
 	}
-	return len(m.Weights) > 0 && !head
+	return classDefaults().Object(m.Type).Bool("tie_word_embeddings")
 }
 
 // quantOf sums up the packed weights.
@@ -519,7 +525,7 @@ const maxBlocks = 4096
 
 // convert makes the GGUF of a language model.
 func (f *folder) convert(m *Model) {
-	class := m.Class
+	class := classOf(f.config)
 	h := f.config.Text()
 	if f.mistral {
 		class = mistralClass
@@ -527,28 +533,63 @@ func (f *folder) convert(m *Model) {
 			class = mistralMoEClass
 		}
 	}
-	r := rowOf(class)
-	if r == nil {
-		if inner := f.config.Object("text_config").Architectures(); len(inner) > 0 {
-			class = inner[0]
-			r = rowOf(class)
+	if class == "" {
+		if class = typeClasses[cmp.Or(h.String("model_type"), m.Type)]; class != "" {
+			m.Notes = append(m.Notes, "config.json names no class, which llama.cpp's converter requires; it is taken from model_type")
 		}
 	}
-	if r == nil {
+	if rowOf(class) == nil {
 		switch {
 		case f.config == nil:
 			f.shapesOnly(m)
-		case m.Class != "":
-			m.Notes = append(m.Notes, fmt.Sprintf("the class %.80q has no rule of conversion to a GGUF", m.Class))
+		case class != "":
+			m.Notes = append(m.Notes, fmt.Sprintf("the class %.80q has no rule of conversion to a GGUF", class))
 		default:
 			f.shapesOnly(m)
 		}
 		return
 	}
-	for _, typ := range []string{f.config.String("model_type"), f.config.Object("text_config", "llm_config").String("model_type")} {
+	for _, typ := range []string{m.Type, f.config.TextConfig().String("model_type")} {
 		h = classDefaults().Object(typ).Merge(h)
 	}
 	m.convertAs(class, h, f)
+}
+
+// classOf returns the class that the converter goes by: that of the text model,
+// but for a few whose outer class decides.
+//
+// Source: conversion/base.py@v0.5.0, get_model_architecture.
+func classOf(config hfconfig.Object) string {
+	class := ""
+	if ssm := config.Object("ssm_cfg"); ssm != nil {
+		class = cmp.Or(ssm.String("layer"), "Mamba") + "ForCausalLM"
+	}
+	if list := config.Architectures(); len(list) > 0 {
+		class = list[0]
+	}
+	switch class {
+	case "StepVLForConditionalGeneration", "Sarashina2VisionForCausalLM", "Exaone4_5_ForConditionalGeneration", "Step3p7ForConditionalGeneration", "KimiK3ForConditionalGeneration":
+		return class
+	}
+	if list := config.TextConfig().Architectures(); len(list) > 0 {
+		class = list[0]
+	}
+	return class
+}
+
+// typeClasses are the usual classes of common model types.
+var typeClasses = map[string]string{
+	"llama": "LlamaForCausalLM", "mistral": "MistralForCausalLM", "mixtral": "MixtralForCausalLM", "qwen2": "Qwen2ForCausalLM", "qwen2_moe": "Qwen2MoeForCausalLM",
+	"qwen3": "Qwen3ForCausalLM", "qwen3_moe": "Qwen3MoeForCausalLM", "qwen3_next": "Qwen3NextForCausalLM", "qwen3_5": "Qwen3_5ForCausalLM", "qwen3_5_moe": "Qwen3_5MoeForCausalLM",
+	"qwen2_vl": "Qwen2VLForConditionalGeneration", "qwen2_5_vl": "Qwen2_5_VLForConditionalGeneration", "gemma": "GemmaForCausalLM", "gemma2": "Gemma2ForCausalLM",
+	"gemma3": "Gemma3ForConditionalGeneration", "gemma3_text": "Gemma3ForCausalLM", "gemma3n": "Gemma3nForConditionalGeneration", "phi": "PhiForCausalLM", "phi3": "Phi3ForCausalLM",
+	"phimoe": "PhiMoEForCausalLM", "gpt_oss": "GptOssForCausalLM", "deepseek_v2": "DeepseekV2ForCausalLM", "deepseek_v3": "DeepseekV3ForCausalLM", "kimi_k2": "DeepseekV3ForCausalLM",
+	"granite": "GraniteForCausalLM", "granitemoe": "GraniteMoeForCausalLM", "granitemoehybrid": "GraniteMoeHybridForCausalLM", "jamba": "JambaForCausalLM", "mamba": "MambaForCausalLM",
+	"mamba2": "Mamba2ForCausalLM", "falcon": "FalconForCausalLM", "falcon_mamba": "FalconMambaForCausalLM", "falcon_h1": "FalconH1ForCausalLM", "lfm2": "Lfm2ForCausalLM",
+	"nemotron_h": "NemotronHForCausalLM", "bert": "BertModel", "roberta": "RobertaModel", "xlm-roberta": "XLMRobertaModel", "modernbert": "ModernBertModel", "t5": "T5ForConditionalGeneration",
+	"gpt2": "GPT2LMHeadModel", "bloom": "BloomForCausalLM", "gpt_neox": "GPTNeoXForCausalLM", "mpt": "MPTForCausalLM", "starcoder2": "Starcoder2ForCausalLM", "stablelm": "StableLmForCausalLM",
+	"olmo2": "Olmo2ForCausalLM", "olmoe": "OlmoeForCausalLM", "glm4": "Glm4ForCausalLM", "glm4_moe": "Glm4MoeForCausalLM", "cohere": "CohereForCausalLM", "cohere2": "Cohere2ForCausalLM",
+	"smollm3": "SmolLM3ForCausalLM", "exaone4": "Exaone4ForCausalLM", "minimax_m2": "MiniMaxM2ForCausalLM", "kimi_linear": "KimiLinearForCausalLM", "llama4_text": "Llama4ForCausalLM", "dbrx": "DbrxForCausalLM",
 }
 
 // convertAs makes the GGUF of a class with complete hyper-parameters.

@@ -133,7 +133,7 @@ func compareArchitecture(t *testing.T, m *Model, want *expected) {
 	if !reflect.DeepEqual(m.TieFlag, want.TieFlag) {
 		t.Errorf("tie flag %v, want %v", m.TieFlag, want.TieFlag)
 	}
-	if want.Tied != nil && len(m.Weights) > 0 && m.Tied != *want.Tied {
+	if want.Tied != nil && m.Tied != *want.Tied {
 		t.Errorf("tied %v, want %v", m.Tied, *want.Tied)
 	}
 	heads := make([]any, want.Layers)
@@ -487,5 +487,50 @@ func TestPoolingOfSentenceTransformers(t *testing.T) {
 	m, err := Open(dir)
 	if err != nil || key(m, "pooling_type") != 2 {
 		t.Errorf("Open() = %v, pooling %d, want 2", err, key(m, "pooling_type"))
+	}
+}
+
+func TestMissingKeysMeanTheClassesDefaults(t *testing.T) {
+	tests := map[string]struct {
+		config string
+		want   map[string]int64
+	}{
+		"Gemma 3 with a few keys of its text model": {
+			`{"architectures":["Gemma3ForConditionalGeneration"],"model_type":"gemma3","text_config":{"hidden_size":2560,"intermediate_size":10240,"model_type":"gemma3_text","num_hidden_layers":34,"rope_scaling":{"factor":8.0,"rope_type":"linear"},"sliding_window":1024}}`,
+			map[string]int64{"block_count": 34, "attention.head_count": 8, "attention.head_count_kv": 4, "attention.key_length": 256, "context_length": 131072, "attention.sliding_window": 1024},
+		},
+		"LLaVA with a Llama inside": {
+			`{"architectures":["LlavaForConditionalGeneration"],"model_type":"llava","text_config":{"architectures":["LlamaForCausalLM"],"model_type":"llama","max_position_embeddings":4096,"vocab_size":32064}}`,
+			map[string]int64{"block_count": 32, "embedding_length": 4096, "attention.head_count": 32, "context_length": 4096, "vocab_size": 32064},
+		},
+		"Falcon with one key-value head": {
+			`{"architectures":["FalconForCausalLM"],"model_type":"falcon","multi_query":true,"num_kv_heads":71}`,
+			map[string]int64{"block_count": 32, "attention.head_count": 71, "attention.head_count_kv": 1, "embedding_length": 4544},
+		},
+		"a model without its class": {
+			`{"model_type":"qwen3","num_hidden_layers":4,"hidden_size":1024}`,
+			map[string]int64{"block_count": 4, "attention.key_length": 128, "attention.head_count": 32},
+		},
+		"Mamba in its authors' form": {
+			`{"d_model":2560,"n_layer":64,"vocab_size":50277,"ssm_cfg":{}}`,
+			map[string]int64{"block_count": 64, "embedding_length": 2560, "ssm.inner_size": 5120, "ssm.time_step_rank": 160},
+		},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			config, err := hfconfig.Parse([]byte(tt.config), "config.json")
+			if err != nil {
+				t.Fatal(err)
+			}
+			m := openConfig(t, config, nil, 0)
+			if m.Source == nil {
+				t.Fatal(m.Notes)
+			}
+			for k, want := range tt.want {
+				if got := key(m, k); got != want {
+					t.Errorf("%s = %d, want %d", k, got, want)
+				}
+			}
+		})
 	}
 }

@@ -97,7 +97,15 @@ var olderRows = []row{
 		params: func(c *converter) {
 			blockCount(c)
 			c.put("feed_forward_length", 4*c.int("hidden_size"))
-			c.put("attention.head_count_kv", c.intOr(1, "num_kv_heads", "n_head_kv"))
+			kv := c.intOr(1, "num_kv_heads", "n_head_kv")
+			if multi, ok := c.h["multi_query"].(bool); ok && !c.h.Bool("new_decoder_architecture") {
+				// The first Falcons attend with one key-value head or with all,
+				// whatever transformers fills in for num_kv_heads.
+				if kv = 1; !multi {
+					kv = c.int("num_attention_heads", "n_head")
+				}
+			}
+			c.put("attention.head_count_kv", kv)
 		},
 	},
 	{
