@@ -157,10 +157,6 @@ func (t *truth) compare(o *options) []*result {
 
 func (t *truth) check(r *row, o *options) (res *result) {
 	res = &result{row: r}
-	if a := arch.Lookup(r.Arch); (a == nil || a.Build == nil) && !o.bound {
-		res.noRow = true
-		return res
-	}
 	defer func() {
 		if p := recover(); p != nil {
 			buf := make([]byte, 4096)
@@ -170,6 +166,11 @@ func (t *truth) check(r *row, o *options) (res *result) {
 	m, err := t.model(r.GGUF)
 	if err != nil {
 		res.err = err
+		return res
+	}
+	r.Arch = m.Arch // a row that was refused early does not say it
+	if a := arch.Lookup(r.Arch); (a == nil || a.Build == nil) && !o.bound {
+		res.noRow = true
 		return res
 	}
 	eo, err := r.options(t)
