@@ -71,25 +71,31 @@ func withLlamaHelp(cmd *cobra.Command) {
 
 // prepare parses the arguments and opens the one model they name.
 func prepare(cmd *cobra.Command, r *request, args []string) (*session, error) {
-	words, err := parseRequest(cmd, r, args)
-	if err != nil {
+	if err := named(cmd, r, args); err != nil {
 		return nil, err
 	}
-	name := r.Model
+	return newSession(cmd.Context(), r.Model, r)
+}
+
+// named parses the arguments and settles which model they name.
+func named(cmd *cobra.Command, r *request, args []string) error {
+	words, err := parseRequest(cmd, r, args)
+	if err != nil {
+		return err
+	}
 	switch {
 	case len(words) > 1:
-		return nil, fmt.Errorf("one model at a time: %q and %q are given", words[0], words[1])
-	case len(words) == 1 && name != "" && words[0] != name:
-		return nil, fmt.Errorf("two models are given: %q and -m %q", words[0], name)
+		return fmt.Errorf("one model at a time: %q and %q are given", words[0], words[1])
+	case len(words) == 1 && r.Model != "" && words[0] != r.Model:
+		return fmt.Errorf("two models are given: %q and -m %q", words[0], r.Model)
 	case len(words) == 1:
-		name = words[0]
-	case name == "" && r.HFRepo != "":
-		name = "hf:" + r.HFRepo
-	case name == "":
-		return nil, errors.New("no model is named")
+		r.Model = words[0]
+	case r.Model == "" && r.HFRepo != "":
+		r.Model = "hf:" + r.HFRepo
+	case r.Model == "":
+		return errors.New("no model is named")
 	}
-	r.Model = name
-	return newSession(cmd.Context(), name, r)
+	return nil
 }
 
 // printMemory writes the table of devices and host.

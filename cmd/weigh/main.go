@@ -62,7 +62,7 @@ func run(args []string, stdout, stderr io.Writer) int {
 // newRootCmd returns the command with all its sub-commands.
 func newRootCmd() *cobra.Command {
 	root := newPreflightCmd()
-	root.AddCommand(newInspectCmd(), newEstimateCmd(), newGPUsCmd(), newDoctorCmd())
+	root.AddCommand(newInspectCmd(), newEstimateCmd(), newGPUsCmd(), newDoctorCmd(), newDemoCmd())
 	root.AddCommand(commands()...)
 	root.Version = version()
 	root.SetVersionTemplate("weigh {{.Version}}\n")

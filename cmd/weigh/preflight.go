@@ -56,7 +56,15 @@ answer.`,
 }
 
 func preflight(cmd *cobra.Command, r *request, args []string) error {
-	s, err := prepare(cmd, r, args)
+	if err := named(cmd, r, args); err != nil {
+		return err
+	}
+	return show(cmd, r)
+}
+
+// show prints the verdict on the model that r names.
+func show(cmd *cobra.Command, r *request) error {
+	s, err := newSession(cmd.Context(), r.Model, r)
 	if err != nil {
 		return err
 	}
@@ -258,7 +266,10 @@ func settledArgs(m *model.Model, o *estimate.Options, t *estimate.Settings, give
 // modelFile returns the file that llama-server is given: the first shard, or
 // what a conversion is to write.
 func (s *session) modelFile() string {
-	if s.Format == inspect.GGUF {
+	switch {
+	case s.req.shown != "":
+		return s.req.shown
+	case s.Format == inspect.GGUF:
 		return s.Files[0].Path
 	}
 	base := filepath.Base(filepath.Clean(s.Path))

@@ -31,6 +31,7 @@ type request struct {
 	nOutputs   int
 	mtp        bool
 	json       bool
+	shown      string // the model's path as it is written, when it is another
 }
 
 // addRequestFlags defines our own flags of the commands that take
