@@ -1,0 +1,304 @@
+// Package speed estimates tokens per second: the bytes that a token really
+// reads over the bandwidth of the memory they lie in, the operations of a prompt
+// over the throughput of the device that does them. Its efficiencies are fitted
+// to users' reports and never let a figure exceed what the memory can deliver.
+package speed
+
+import (
+	"cmp"
+	"fmt"
+
+	"weigh/estimate"
+	"weigh/inspect/model"
+)
+
+// A Range is tokens per second: Mid is the estimate, and four of five reports lie
+// between Low and High. High never exceeds what peak bandwidth allows.
+type Range struct{ Low, Mid, High float64 }
+
+// A Query says at which lengths the speed is asked for.
+type Query struct {
+	Depth   int      // tokens in the cache while generating; 0: 4096, at most half a sequence's context
+	Prompt  int      // tokens of the prompt; 0: 2048, at most a sequence's context
+	Factors *Factors // nil: [Fitted]
+}
+
+// A Term is a part of the time of one generated token.
+type Term struct {
+	Name    string
+	Bytes   uint64  // read
+	Seconds float64 // of the token
+	Why     string
+}
+
+// A Speed is what a placement delivers for one sequence.
+type Speed struct {
+	Decode, Prefill Range   // tokens per second
+	FirstToken      float64 // seconds until the prompt is read, from Prefill.Mid
+	Depth, Prompt   int     // that it holds for
+	Terms           []Term  // of a generated token, the estimate
+	Basis           string  // where the efficiencies are from, and what was assumed
+	Assumed         []string
+}
+
+// Figures taken where the machine does not say its own.
+const (
+	assumedDevice  = 448e9 // bytes per second of a device of unknown make: a card of the middle class
+	assumedHost    = 51.2e9
+	assumedLink    = 12.6e9 // PCIe 3.0 x16 less its protocol
+	assumedCores   = 8
+	coreFlops      = 40e9 // of a core with 256-bit vectors, in matrix products
+	flopsPerByte   = 80   // of a device of which only the bandwidth is known
+	linkEfficiency = 0.8
+	switchSeconds  = 15e-6  // from one backend to another and the copy between
+	remoteSeconds  = 200e-6 // the same over a network
+	offloadTokens  = 32     // a batch from which weights of the host are sent to a device (ggml-cuda's op offload)
+)
+
+// Estimate returns the speed of m with the settings o.
+func Estimate(m *model.Model, o estimate.Options, q Query) (*Speed, error) {
+	uses, err := estimate.Uses(m, o)
+	if err != nil {
+		return nil, err
+	}
+	return Of(m, &o, uses, q), nil
+}
+
+// A place is a device, or the host, as the speed depends on it.
+type place struct {
+	factor   *Factor
+	name     string
+	bps      float64 // peak bandwidth, bytes per second
+	flops    float64 // peak matrix rate
+	link     float64 // bytes per second from the host
+	remote   bool
+	reads    [3]uint64 // bytes for a token: weights, experts, caches
+	ops      float64   // multiplications for a token, caches apart
+	cacheOps float64   // of attention, at the depth
+	resident uint64    // weights, all experts
+	layers   int       // that run here
+	partial  int       // that run elsewhere with weights from here
+}
+
+// Of is [Estimate] for uses that are already known. It returns nil for a model
+// that generates nothing.
+func Of(m *model.Model, o *estimate.Options, uses []estimate.Use, q Query) *Speed {
+	f := q.Factors
+	if f == nil {
+		f = Fitted()
+	}
+	s := &Speed{Depth: q.Depth, Prompt: q.Prompt, Basis: f.Source}
+	seq := cmp.Or(o.NCtx, m.NCtxTrain)
+	if o.NParallel > 1 && (o.KVUnified == nil || !*o.KVUnified) {
+		seq /= o.NParallel
+	}
+	if s.Depth == 0 {
+		s.Depth = min(4096, max(seq/2, 1))
+	}
+	if s.Prompt == 0 {
+		s.Prompt = min(2048, max(seq, 1))
+	}
+	places := s.places(o, f)
+	s.tally(places, uses, m.NLayerAll)
+	s.decode(places, m)
+	s.prefill(places, o)
+	return s
+}
+
+func (s *Speed) assume(format string, args ...any) {
+	s.Assumed = append(s.Assumed, fmt.Sprintf(format, args...))
+}
+
+// places returns the host at 0 and device i at i+1.
+func (s *Speed) places(o *estimate.Options, f *Factors) []place {
+	p := make([]place, len(o.Devices)+1)
+	h := &p[0]
+	*h = place{factor: &f.Host, name: "host", bps: float64(o.Host.BandwidthBps)}
+	cores := o.Host.Cores
+	if cores == 0 {
+		cores = assumedCores
+	}
+	h.flops = float64(cores) * coreFlops
+	for i := range o.Devices {
+		d := &o.Devices[i]
+		v := &p[i+1]
+		*v = place{factor: f.of(d.Backend), name: d.Name, bps: float64(d.BandwidthBps), flops: float64(max(d.FP16Flops, d.FP32Flops)), remote: d.Remote != ""}
+		if v.bps == 0 {
+			v.bps = assumedDevice
+			s.assume("bandwidth of %s: %.0f GB/s", d.Name, v.bps/1e9)
+		}
+		if v.flops == 0 {
+			v.flops = flopsPerByte * v.bps
+		}
+		v.link = float64(d.PCIe.Bps()) * linkEfficiency
+		switch {
+		case v.remote:
+			v.link = float64(d.LinkBps)
+		case d.Unified:
+			v.link = v.bps
+			h.bps = max(h.bps, v.bps)
+		}
+		if v.link == 0 {
+			v.link = assumedLink * linkEfficiency
+		}
+	}
+	if h.bps == 0 {
+		h.bps = assumedHost
+		s.assume("bandwidth of the host's memory: %.1f GB/s", h.bps/1e9)
+	}
+	return p
+}
+
+const (
+	readWeights = iota
+	readExperts
+	readCaches
+)
+
+// tally sums what is read from each place.
+func (s *Speed) tally(places []place, uses []estimate.Use, layers int) {
+	counted, partial := make([]bool, layers+1), make([]bool, layers+1)
+	for i := range uses {
+		u := &uses[i]
+		p := &places[u.Device+1]
+		if u.Tensor < 0 {
+			depth := uint64(1)
+			if u.Cells > 0 {
+				depth = uint64(min(s.Depth, u.Cells))
+				p.cacheOps += float64(u.Ops) * float64(depth)
+			}
+			p.reads[readCaches] += u.Read * depth
+			continue
+		}
+		kind := readWeights
+		if u.Experts {
+			kind = readExperts
+		}
+		p.reads[kind] += u.Read
+		if u.Ops == 0 {
+			continue
+		}
+		p.ops += float64(u.Ops)
+		p.resident += u.Bytes
+		if u.Bytes == 0 { // shared with another use
+			p.resident += u.Read
+		}
+		if u.Layer < 0 || u.Layer > layers {
+			continue
+		}
+		if !counted[u.Layer] {
+			counted[u.Layer] = true
+			places[u.Home+1].layers++
+		}
+		if u.Device != u.Home && !partial[u.Layer] {
+			partial[u.Layer] = true
+			p.partial++
+		}
+	}
+}
+
+// decode sets the time of one generated token.
+func (s *Speed) decode(places []place, m *model.Model) {
+	var mid, bound float64 // seconds
+	add := func(name string, bytes uint64, seconds float64, format string, args ...any) {
+		if seconds > 0 {
+			s.Terms = append(s.Terms, Term{name, bytes, seconds, fmt.Sprintf(format, args...)})
+			mid += seconds
+		}
+	}
+	for i := range places {
+		p := &places[i]
+		f := p.factor
+		for kind, n := range p.reads {
+			part := [...]float64{f.Weights, f.Experts, f.Cache}[kind]
+			what := [...]string{"weights", "experts", "cache"}[kind]
+			add(p.name+" "+what, n, float64(n)/(part*p.bps), "at %.0f%% of %.0f GB/s", 100*part, p.bps/1e9)
+			bound += float64(n) / p.bps
+		}
+		if ops := 2 * p.cacheOps; i == 0 && ops > 0 {
+			add("host attention", 0, ops/p.flops, "%d million operations", int(ops/1e6))
+		}
+		add(p.name+" layers", 0, float64(p.layers)*f.Layer, "%d layers, %.0f µs each whatever their size", p.layers, f.Layer*1e6)
+		each, row := switchSeconds, float64(4*m.NEmbd)
+		if p.remote {
+			each = remoteSeconds
+		}
+		switch {
+		case i == 0:
+			add("to the host and back", 0, 2*float64(p.partial)*(each+row/assumedLink), "%d layers are partly there", p.partial)
+		case p.layers > 0:
+			add("to "+p.name, 0, each+row/p.link, "one hidden state")
+		}
+	}
+	spread := s.spread(places)
+	s.Decode = rates(mid, bound, spread)
+}
+
+// spread returns how far reports lie from the estimate: of the place that reads
+// the most.
+func (s *Speed) spread(places []place) float64 {
+	spread := 1.0
+	for i := range places {
+		if p := &places[i]; p.reads[0]+p.reads[1] > 0 && p.layers+p.partial > 0 {
+			spread = max(spread, p.factor.Spread)
+		}
+	}
+	if len(s.Assumed) > 0 {
+		spread = max(spread, 2)
+	}
+	return spread
+}
+
+// rates turns seconds per token, and those that nothing can undercut, into a
+// range.
+func rates(seconds, bound, spread float64) Range {
+	if seconds <= 0 {
+		return Range{}
+	}
+	r := Range{Low: 1 / seconds / spread, Mid: 1 / seconds, High: spread / seconds}
+	if bound > 0 {
+		r.High = min(r.High, 1/bound)
+		r.Mid = min(r.Mid, r.High)
+	}
+	return r
+}
+
+// prefill sets the time to read a prompt.
+func (s *Speed) prefill(places []place, o *estimate.Options) {
+	batch := min(cmp.Or(o.NUBatch, 512), cmp.Or(o.NBatch, 2048), s.Prompt)
+	batches := (s.Prompt + batch - 1) / batch
+	tokens := float64(s.Prompt)
+	main := 0 // device that takes products of the host's weights
+	if len(o.Devices) > 0 && !o.NoOpOffload && batch >= offloadTokens && !places[1].remote {
+		main = 1
+	}
+	var total, bound, slowest float64
+	for i := range places {
+		p := &places[i]
+		if p.resident == 0 && p.cacheOps == 0 {
+			continue
+		}
+		at := p
+		var stream float64
+		if i == 0 && main > 0 {
+			at = &places[main]
+			stream = float64(p.resident) / at.link * float64(batches)
+		}
+		ops := 2 * p.ops * tokens
+		compute := ops / (at.flops * at.factor.Compute)
+		compute += 2 * p.cacheOps / float64(max(s.Depth, 1)) * tokens * tokens / 2 / (p.flops * p.factor.Compute)
+		read := float64(p.resident) / (at.factor.Weights * at.bps) * float64(batches)
+		own := max(compute, read) + stream + float64(p.layers*batches)*p.factor.Layer
+		total += own
+		slowest = max(slowest, own)
+		bound += ops / at.flops
+	}
+	if devices := len(o.Devices); devices > 1 && places[0].layers == 0 && batches > 1 {
+		total = total/float64(batches) + slowest*float64(batches-1)/float64(batches)
+	}
+	if total <= 0 {
+		return
+	}
+	s.Prefill = rates(total/tokens, bound/tokens/float64(max(len(o.Devices), 1)), max(s.spread(places), 1.5))
+	s.FirstToken = tokens / s.Prefill.Mid
+}
