@@ -329,7 +329,7 @@ func inSafetensors(t formats.DType) bool {
 // readShape reads the list of dimensions.
 func (r *reader) readShape(e *entry) bool {
 	first := len(r.dims)
-	ok := r.readUints(e.field("shape"), func(_ int, n uint64) {
+	ok := r.readUints(e, "shape", func(_ int, n uint64) {
 		r.Charge(8)
 		r.dims = append(r.dims, n)
 	})
@@ -341,7 +341,7 @@ func (r *reader) readShape(e *entry) bool {
 func (r *reader) readOffsets(e *entry) bool {
 	r.Peek()
 	at, count := r.Offset(), 0
-	ok := r.readUints(e.field("data_offsets"), func(i int, n uint64) {
+	ok := r.readUints(e, "data_offsets", func(i int, n uint64) {
 		switch count++; i {
 		case 0:
 			e.begin = n
@@ -356,12 +356,12 @@ func (r *reader) readOffsets(e *entry) bool {
 	return ok
 }
 
-// readUints reads an array of whole numbers.
-func (r *reader) readUints(field string, each func(i int, n uint64)) bool {
+// readUints reads an array of whole numbers, the named field of an entry.
+func (r *reader) readUints(e *entry, name string, each func(i int, n uint64)) bool {
 	r.Peek()
 	at := r.Offset()
 	if k := r.Kind(); k != jsonscan.Array {
-		r.fault("number-list", field, at, "%v, want an array of whole numbers", k)
+		r.fault("number-list", e.field(name), at, "%v, want an array of whole numbers", k)
 		r.Skip()
 		return false
 	}
@@ -370,14 +370,14 @@ func (r *reader) readUints(field string, each func(i int, n uint64)) bool {
 		r.Peek()
 		at := r.Offset()
 		if k := r.Kind(); k != jsonscan.Number {
-			r.fault("number-list", field, at, "%v at index %d, want a whole number", k, i)
+			r.fault("number-list", e.field(name), at, "%v at index %d, want a whole number", k, i)
 			r.Skip()
 			good = false
 			return
 		}
 		n, ok := r.Uint()
 		if !ok {
-			r.fault("number-list", field, at, "index %d is not a whole number from 0 to 2^64-1", i)
+			r.fault("number-list", e.field(name), at, "index %d is not a whole number from 0 to 2^64-1", i)
 			good = false
 			return
 		}
