@@ -189,8 +189,8 @@ func TestClassesWriteTheConvertersKeys(t *testing.T) {
 // what llama.cpp's converter wrote for the same lists.
 func TestConverterTensors(t *testing.T) {
 	golden := readGolden(t, "hf/converted.json.gz")
-	if len(golden) < 20 {
-		t.Fatalf("%d models, want 20", len(golden))
+	if len(golden) < 70 {
+		t.Fatalf("%d models, want 70", len(golden))
 	}
 	for name := range golden {
 		t.Run(name, func(t *testing.T) {

@@ -198,6 +198,9 @@ var expertRows = []row{
 			case strings.HasSuffix(t.name, "ffn.experts.mlp.w2"):
 				t = t.with(t.name+".weight", e, d, m)
 			}
+			if len(t.shape) > 1 {
+				t = t.forced(c.out) // the router too
+			}
 			return []tensor{t}
 		},
 	},

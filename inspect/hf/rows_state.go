@@ -146,7 +146,14 @@ var stateRows = []row{
 			}
 			return chain(graniteFilter, mamba2Filter)(c, name)
 		},
-		modify: mamba2Tensor,
+		modify: func(c *converter, t tensor) []tensor {
+			// The converter tells a router by its layer's number before it
+			// renames the predicting layer's.
+			if c.scratch["nextn"] > 0 && layerOf(t.name) == c.layers && strings.HasSuffix(t.name, ".mixer.gate.weight") {
+				t = t.forced(c.out)
+			}
+			return mamba2Tensor(c, t)
+		},
 	},
 	{
 		hf: []string{"NemotronHPuzzleForCausalLM"}, arch: "nemotron_h_moe", set: graniteScales + graniteShared,
