@@ -222,8 +222,14 @@ func (r *run) compute() error {
 	if err != nil {
 		return err
 	}
+	var one *graph.Graph
+	if r.row.OneSeq && r.c.NSeqMax > 1 {
+		if one, err = r.batch(tokens, 1, min(tokens, r.s.NOutputs)); err != nil {
+			return err
+		}
+	}
 	if r.o.Allocated {
-		if err := r.generation(tokens); err != nil {
+		if err := r.generation(one); err != nil {
 			return err
 		}
 	}
@@ -267,18 +273,14 @@ func (r *run) supported(g *graph.Graph, what arch.Fused) bool {
 
 // generation packs the other graphs that llama.cpp reserves, and keeps the most
 // that any of them takes.
-func (r *run) generation(tokens int) error {
+func (r *run) generation(one *graph.Graph) error {
 	seqs := r.c.NSeqMax
 	tg, err := r.graph(seqs, seqs)
 	if err != nil {
 		return err
 	}
 	graphs := []*graph.Graph{tg}
-	if r.row.OneSeq && seqs > 1 {
-		one, err := r.batch(tokens, 1, min(tokens, r.s.NOutputs))
-		if err != nil {
-			return err
-		}
+	if one != nil {
 		graphs = append(graphs, one)
 	}
 	for i, g := range graphs {

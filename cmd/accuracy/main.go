@@ -37,7 +37,7 @@ type options struct {
 	archs, models, rows map[string]bool
 	verbose, peak, all  bool
 	fit, bound          bool
-	write               string
+	write, truth        string
 }
 
 func set(s string) map[string]bool {
@@ -60,6 +60,7 @@ func run(out io.Writer, args []string) error {
 	f.BoolVar(&o.verbose, "v", false, "print each wrong row")
 	f.BoolVar(&o.all, "vv", false, "print each row")
 	f.BoolVar(&o.peak, "peak", false, "with -v or -vv: print what lay in each compute buffer at its peak")
+	f.StringVar(&o.truth, "truth", "", "compare the rows of a `file` that the oracle wrote, instead of those of the fixtures")
 	f.BoolVar(&o.bound, "bound", false, "compare the upper bound for architectures without a graph, on all architectures")
 	f.BoolVar(&o.fit, "fit", true, "compare the choices of --fit too")
 	f.StringVar(&o.write, "write", "", "write the report to `file`")

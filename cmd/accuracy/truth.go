@@ -6,6 +6,9 @@ import (
 	"compress/gzip"
 	"encoding/json"
 	"fmt"
+	"io"
+	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 
@@ -187,9 +190,17 @@ type loading struct {
 // readTruth reads the rows that the options ask for.
 func readTruth(o *options) (*truth, error) {
 	t := &truth{models: map[string]*loading{}}
-	for _, f := range []struct{ file, id string }{{"llamacpp", "L"}, {"architectures", "A"}} {
+	files := []struct{ file, id string }{{"llamacpp", "L"}, {"architectures", "A"}}
+	if o.truth != "" {
+		files, o.fit = files[:1], false
+	}
+	for _, f := range files {
 		n := 0
-		err := lines(f.file, func(line []byte) error {
+		read := lines
+		if o.truth != "" {
+			read = func(_ string, f func(line []byte) error) error { return plainLines(o.truth, f) }
+		}
+		err := read(f.file, func(line []byte) error {
 			n++
 			r := &row{id: fmt.Sprintf("%s%d", f.id, n)}
 			if o.rows != nil && !o.rows[r.id] {
@@ -236,7 +247,20 @@ func lines(name string, f func(line []byte) error) error {
 	if err != nil {
 		return fmt.Errorf("%s: %w", path, err)
 	}
-	s := bufio.NewScanner(z)
+	return scan(path, z, f)
+}
+
+func plainLines(path string, f func(line []byte) error) error {
+	file, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer file.Close()
+	return scan(path, file, f)
+}
+
+func scan(path string, r io.Reader, f func(line []byte) error) error {
+	s := bufio.NewScanner(r)
 	s.Buffer(nil, 1<<20)
 	for s.Scan() {
 		if err := f(s.Bytes()); err != nil {
@@ -255,7 +279,7 @@ func (t *truth) model(name string) (*model.Model, error) {
 		t.models[name] = l
 	}
 	t.mu.Unlock()
-	l.once.Do(func() { l.m, l.err = t.load(strings.TrimSuffix(name, ".gguf")) })
+	l.once.Do(func() { l.m, l.err = t.load(strings.TrimSuffix(filepath.Base(name), ".gguf")) })
 	return l.m, l.err
 }
 

@@ -9,7 +9,7 @@ import (
 // beside latent attention.
 var _ = register(
 	&Arch{
-		Name: "kimi-linear", Rope: model.RopeNone, Hybrid: true, Budget: deltaBudget,
+		Name: "kimi-linear", OneSeq: true, Rope: model.RopeNone, Hybrid: true, Budget: deltaBudget,
 		Load: loadKDA, Build: kimiLinear,
 		Source: "src/models/kimi-linear.cpp@v0.5.0",
 	},

@@ -9,7 +9,7 @@ import (
 // MiniMax-01: lightning attention, and softmax attention in every eighth
 // layer.
 var _ = register(&Arch{
-	Name: "minimax-01", Rope: model.RopeNeoX, Hybrid: true, Budget: deltaBudget,
+	Name: "minimax-01", OneSeq: true, Rope: model.RopeNeoX, Hybrid: true, Budget: deltaBudget,
 	Load:   loadMiniMax01,
 	Memory: deltaMemory,
 	Build:  miniMax01,
