@@ -136,8 +136,8 @@ func printSettings(w io.Writer, s *session) {
 	if t.KVUnified {
 		cache = "one cache"
 	}
-	fmt.Fprintf(w, "\ncontext %d (%d a sequence), %d sequences with %s, batch %d/%d, %d layers on GPUs, flash attention %s, cache %s/%s\n",
-		t.NCtx, t.NCtxSeq, t.NParallel, cache, t.NBatch, t.NUBatch, t.NGPULayers, fa, lower(t.TypeK), lower(t.TypeV))
+	fmt.Fprintf(w, "\ncontext %d (%d a sequence), %s with %s, batch %d/%d, %d layers on GPUs, flash attention %s, cache %s/%s\n",
+		t.NCtx, t.NCtxSeq, plural(t.NParallel, "sequence"), cache, t.NBatch, t.NUBatch, t.NGPULayers, fa, lower(t.TypeK), lower(t.TypeV))
 	for _, p := range s.breakdown.Parts {
 		fmt.Fprintf(w, "with %s %s:", p.Kind, render.Text(p.Name))
 		for _, u := range p.Use {

@@ -42,7 +42,7 @@ func hintFor(err error) string {
 		return "the file is there, but may not be read: check its owner and mode"
 	case strings.Contains(text, "pickle"), strings.Contains(text, "zip archive"):
 		return "convert it first: llama.cpp's convert_hf_to_gguf.py reads the folder it came in"
-	case strings.Contains(text, "bytes are missing"), strings.Contains(text, "bytes missing"):
+	case strings.Contains(text, "bytes short"):
 		return "the download stopped early: resume it"
 	}
 	return ""

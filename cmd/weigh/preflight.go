@@ -253,14 +253,56 @@ func settledArgs(m *model.Model, o *estimate.Options, t *estimate.Settings, give
 		}
 		add("--tensor-split", "-ts", strings.Join(parts, ","))
 	}
-	if len(o.Overrides) > 0 && !given["--cpu-moe"] && !given["--n-cpu-moe"] && !given["--n-cpu-ffn"] {
-		var over []string
-		for _, v := range o.Overrides {
-			over = append(over, v.Pattern+"="+v.Buffer)
-		}
-		add("--override-tensor", "-ot", strings.Join(over, ","))
+	if over := joinOverrides(o.Overrides); over != "" && !given["--cpu-moe"] && !given["--n-cpu-moe"] && !given["--n-cpu-ffn"] {
+		add("--override-tensor", "-ot", over)
 	}
 	return args
+}
+
+// layerPattern splits a pattern for tensors of one layer, such as
+// blk\.7\.ffn_down, into the layer and the rest.
+func layerPattern(pattern string) (il int, rest string, ok bool) {
+	layer, rest, ok := strings.Cut(strings.TrimPrefix(pattern, `blk\.`), `\.`)
+	il, err := strconv.Atoi(layer)
+	return il, rest, ok && err == nil && strings.HasPrefix(pattern, `blk\.`)
+}
+
+// joinOverrides writes overrides as a value of -ot, those that differ only in
+// their layer as one pattern. Patterns for single layers are joined only when
+// every layer has one, so that the order does not matter.
+func joinOverrides(overrides []estimate.Override) string {
+	seen := map[int]bool{}
+	for _, v := range overrides {
+		il, _, ok := layerPattern(v.Pattern)
+		if !ok || seen[il] {
+			seen = nil
+			break
+		}
+		seen[il] = true
+	}
+	var out []string
+	layers := map[estimate.Override][]string{}
+	var order []estimate.Override
+	for _, v := range overrides {
+		if seen == nil {
+			out = append(out, v.Pattern+"="+v.Buffer)
+			continue
+		}
+		il, rest, _ := layerPattern(v.Pattern)
+		key := estimate.Override{Pattern: rest, Buffer: v.Buffer}
+		if layers[key] == nil {
+			order = append(order, key)
+		}
+		layers[key] = append(layers[key], strconv.Itoa(il))
+	}
+	for _, key := range order {
+		list := strings.Join(layers[key], "|")
+		if len(layers[key]) > 1 {
+			list = "(" + list + ")"
+		}
+		out = append(out, `blk\.`+list+`\.`+key.Pattern+"="+key.Buffer)
+	}
+	return strings.Join(out, ",")
 }
 
 // modelFile returns the file that llama-server is given: the first shard, or

@@ -310,6 +310,12 @@ func (s *session) weigh() (err error) {
 		case err != nil:
 			return err
 		}
+		if len(s.asked.Overrides) == 0 {
+			o.Overrides = slices.DeleteFunc(o.Overrides, func(v estimate.Override) bool {
+				il, _, ok := layerPattern(v.Pattern)
+				return ok && il >= s.Model.NLayerAll // --fit counts the output as a layer
+			})
+		}
 		s.options, s.steps = o, steps
 	}
 	s.breakdown, err = estimate.Run(s.Model, s.options)
