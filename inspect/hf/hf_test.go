@@ -534,3 +534,65 @@ func TestMissingKeysMeanTheClassesDefaults(t *testing.T) {
 		})
 	}
 }
+
+func TestMistralsOwnFiles(t *testing.T) {
+	dir := t.TempDir()
+	params := `{"dim":256,"n_layers":1,"head_dim":32,"hidden_dim":512,"n_heads":8,"n_kv_heads":2,"norm_eps":1e-05,"vocab_size":1000,"rope_theta":1000000.0,"quantization":{"qformat_weight":"fp8_e4m3"}}`
+	if err := os.WriteFile(filepath.Join(dir, "params.json"), []byte(params), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	fp8 := tensorOf("layers.0.attention.wq.weight", 256, 256)
+	fp8.Type = formats.F8_E4M3
+	scale := tensorOf("layers.0.attention.wq.qscale_weight")
+	scale.Type, scale.Data = formats.F32, []byte{0, 0, 128, 63}
+	write(t, filepath.Join(dir, "consolidated.safetensors"), tensorOf("tok_embeddings.weight", 1000, 256), tensorOf("norm.weight", 256), tensorOf("output.weight", 1000, 256), fp8, scale,
+		tensorOf("layers.0.attention.wk.weight", 64, 256), tensorOf("layers.0.attention.wv.weight", 64, 256), tensorOf("layers.0.attention.wo.weight", 256, 256),
+		tensorOf("layers.0.feed_forward.w1.weight", 512, 256), tensorOf("layers.0.feed_forward.w2.weight", 256, 512), tensorOf("layers.0.feed_forward.w3.weight", 512, 256),
+		tensorOf("layers.0.attention_norm.weight", 256), tensorOf("layers.0.ffn_norm.weight", 256))
+	m, err := Open(dir)
+	if err != nil || m.Source == nil {
+		t.Fatalf("Open() = %+v, %v, want a model", m, err)
+	}
+	if m.Arch != "llama" || key(m, "block_count") != 1 || key(m, "embedding_length") != 256 || key(m, "attention.head_count_kv") != 2 || len(m.Source.Tensors) != 12 {
+		t.Errorf("%s with %d tensors, %v, %v", m.Arch, len(m.Source.Tensors), m.Source.Meta, m.Notes)
+	}
+	for i := range m.Source.Tensors {
+		if x := &m.Source.Tensors[i]; !strings.HasPrefix(x.Name, "blk.0.") && !slices.Contains([]string{"token_embd.weight", "output.weight", "output_norm.weight"}, x.Name) {
+			t.Errorf("tensor %s has no name in a GGUF", x.Name)
+		}
+	}
+	if m.Quant == nil || m.Quant.Method != "fp8" || m.Quant.Weights != 1 || m.Refused != "" {
+		t.Errorf("packing %+v, refused %q", m.Quant, m.Refused)
+	}
+}
+
+func TestCheckListsFaultsOfAllFiles(t *testing.T) {
+	dir := t.TempDir()
+	write(t, filepath.Join(dir, "model-00001-of-00003.safetensors"), tensorOf("a", 2), tensorOf("extra", 1))
+	if err := os.WriteFile(filepath.Join(dir, "model-00002-of-00003.safetensors"), []byte("\x02\x00\x00\x00\x00\x00\x00\x00{}x"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	index := `{"metadata":{"total_size":9},"weight_map":{"a":"model-00001-of-00003.safetensors","c":"model-00003-of-00003.safetensors"}}`
+	if err := os.WriteFile(filepath.Join(dir, "model.safetensors.index.json"), []byte(index), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	codes := func() (got []string) {
+		problems, err := Check(dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, p := range problems {
+			got = append(got, p.Code)
+		}
+		return got
+	}
+	if got, want := codes(), []string{"tensor-not-in-index", "missing-shard"}; !slices.Equal(got, want) {
+		t.Errorf("codes %v, want %v", got, want)
+	}
+	if err := os.Rename(filepath.Join(dir, "model-00002-of-00003.safetensors"), filepath.Join(dir, "model-00003-of-00003.safetensors")); err != nil {
+		t.Fatal(err)
+	}
+	if got, want := codes(), []string{"trailing-data"}; !slices.Contains(got, want[0]) {
+		t.Errorf("codes %v, want %v among them", got, want)
+	}
+}
