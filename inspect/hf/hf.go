@@ -163,7 +163,7 @@ type folder struct {
 	index    *safetensors.Index
 	weights  []string // files of weights
 	leftOut  []string
-	alone    bool // a single file outside its folder's model
+	alone    bool // a file that is not part of its folder's model; the side files are not its own
 	mistral  bool // params.json stands for config.json
 	pipeline hfconfig.Object
 
@@ -233,29 +233,8 @@ func gather(path string) (*folder, error) {
 			f.names = append(f.names, e.Name())
 		}
 	}
-	index, weights, werr := safetensors.Weights(f.names)
-	if strings.HasSuffix(file, ".index.json") {
-		index, weights, werr = file, nil, nil
-	}
-	if index != "" {
-		if err := f.readIndex(index); err != nil {
-			return nil, err
-		}
-		weights = f.index.Files()
-	}
-	if file != "" && !strings.HasSuffix(file, ".index.json") && !slices.Contains(weights, file) || werr != nil && file != "" {
-		f.alone, f.index = true, nil
-		_, weights, _ = safetensors.Weights(shardsOf(file, f.names))
-		werr = nil
-	}
-	if werr != nil {
-		return nil, fmt.Errorf("%s: %w", f.dir, werr)
-	}
-	f.weights = weights
-	for _, n := range f.names {
-		if strings.HasSuffix(n, ".safetensors") && !slices.Contains(weights, n) && !f.alone {
-			f.leftOut = append(f.leftOut, n)
-		}
+	if err := f.choose(file); err != nil {
+		return nil, err
 	}
 	for _, side := range []struct {
 		to   *hfconfig.Object
@@ -264,7 +243,7 @@ func gather(path string) (*folder, error) {
 		{&f.config, "config.json"}, {&f.quantize, "quantize_config.json"}, {&f.quantize, "quant_config.json"}, {&f.modelopt, "hf_quant_config.json"},
 		{&f.adapter, "adapter_config.json"}, {&f.pipeline, "model_index.json"},
 	} {
-		if f.alone && len(f.weights) > 0 && side.name != "config.json" {
+		if f.alone {
 			break
 		}
 		if o, err := f.json(side.name); err != nil {
@@ -273,10 +252,7 @@ func gather(path string) (*folder, error) {
 			*side.to = o
 		}
 	}
-	if f.alone && f.has("config.json") && len(f.leftOut) == 0 && !soleModel(f.names, f.weights) {
-		f.config = nil
-	}
-	if f.config == nil && f.has("params.json") {
+	if f.config == nil && !f.alone && f.has("params.json") {
 		o, err := f.json("params.json")
 		if err != nil {
 			return nil, err
@@ -285,7 +261,7 @@ func gather(path string) (*folder, error) {
 	}
 	if f.config == nil && f.adapter == nil && f.pipeline == nil && len(f.weights) == 0 {
 		for _, n := range f.names {
-			if strings.HasSuffix(n, ".bin") || strings.HasSuffix(n, ".pt") || strings.HasSuffix(n, ".pth") {
+			if isPickle(n) {
 				return nil, fmt.Errorf("%s: %w; %s is a pickle, which only running it can read: convert it to safetensors", path, ErrNoModel, n)
 			}
 		}
@@ -294,14 +270,42 @@ func gather(path string) (*folder, error) {
 	return f, nil
 }
 
-// soleModel reports whether the folder holds no other weights than these.
-func soleModel(names, weights []string) bool {
-	for _, n := range names {
+// isPickle reports whether a file is PyTorch's own by its name.
+func isPickle(name string) bool {
+	return slices.Contains([]string{".bin", ".pt", ".pth", ".ckpt", ".pkl"}, filepath.Ext(name))
+}
+
+// choose sets the files of weights: those of the folder's model, or, when file
+// names another one in it, that file and its shards alone.
+func (f *folder) choose(file string) error {
+	index, weights, err := safetensors.Weights(f.names)
+	if strings.HasSuffix(file, ".index.json") {
+		index, err = file, nil
+	}
+	if index != "" {
+		if err := f.readIndex(index); err != nil {
+			return err
+		}
+		weights = f.index.Files()
+	}
+	if file != "" && file != index && (err != nil || !slices.Contains(weights, file)) {
+		f.alone, f.index = true, nil
+		_, f.weights, err = safetensors.Weights(shardsOf(file, f.names))
+		if len(f.weights) == 0 && !isPickle(file) {
+			f.weights = []string{file} // whatever its name says, such as a blob of a cache
+		}
+		return err
+	}
+	if err != nil {
+		return fmt.Errorf("%s: %w", f.dir, err)
+	}
+	f.weights = weights
+	for _, n := range f.names {
 		if strings.HasSuffix(n, ".safetensors") && !slices.Contains(weights, n) {
-			return false
+			f.leftOut = append(f.leftOut, n)
 		}
 	}
-	return true
+	return nil
 }
 
 // shardsOf returns the files that are shards of the same model as file.
@@ -426,10 +430,10 @@ func (f *folder) model(path string) (*Model, error) {
 		return m, nil
 	}
 	m.Components = checkpointComponents(m.Weights)
-	if f.config != nil {
-		m.Class = cmp.Or(slices.Concat(f.config.Architectures(), []string{""})[0])
-		m.Type = f.config.String("model_type")
+	if list := f.config.Architectures(); len(list) > 0 {
+		m.Class = list[0]
 	}
+	m.Type = f.config.String("model_type")
 	if v, ok := f.config.Text()["tie_word_embeddings"].(bool); ok {
 		m.TieFlag = &v
 	}

@@ -349,6 +349,7 @@ func TestOpenRefuses(t *testing.T) {
 		"a shard outside":        {map[string]string{"config.json": "{}", "model.safetensors.index.json": `{"weight_map":{"a":"../x.safetensors"}}`}, "", "outside the folder"},
 		"several models":         {map[string]string{"a.safetensors": "", "b.safetensors": ""}, "", "name the one to read"},
 		"a cut file":             {map[string]string{"a.safetensors": "\x10\x00\x00\x00\x00\x00\x00\x00{}"}, "a.safetensors", "do not fit"},
+		"a file of another kind": {map[string]string{"notes.txt": "some text, not a model"}, "notes.txt", "not a safetensors file"},
 		"nothing there":          {nil, "none", "no such file"},
 	}
 	for name, tt := range tests {
@@ -594,5 +595,14 @@ func TestCheckListsFaultsOfAllFiles(t *testing.T) {
 	}
 	if got, want := codes(), []string{"trailing-data"}; !slices.Contains(got, want[0]) {
 		t.Errorf("codes %v, want %v among them", got, want)
+	}
+}
+
+func TestABlobIsReadWhateverItsName(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "4d7a9f")
+	write(t, file, tensorOf("a", 2))
+	m, err := Open(file)
+	if err != nil || m.Params != 2 {
+		t.Errorf("Open() = %+v, %v, want 2 parameters", m, err)
 	}
 }
