@@ -202,7 +202,7 @@ func common(k *Keys, h *model.HParams, row *Arch) {
 		return
 	}
 	h.NLayerNext = k.Int("nextn_predict_layers", 0)
-	if h.NLayerNext > h.NLayerAll {
+	if h.NLayerNext < 0 || h.NLayerNext > h.NLayerAll {
 		k.fail("nextn_predict_layers", "%d of %d layers", h.NLayerNext, h.NLayerAll)
 		return
 	}

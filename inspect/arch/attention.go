@@ -164,12 +164,14 @@ func (b *Builder) InpKV() *KVInput { return b.inpKV(b.Mem.KV, true) }
 func (b *Builder) InpK() *KVInput { return b.inpKeys(b.Mem.KV) }
 
 func (b *Builder) inpKeys(k *Cache) *KVInput {
+	b.kept(k != nil)
 	in := &KVInput{Cache: k, KIdxs: b.KIdxs()}
 	in.Mask = b.KQMask(k, b.maskType())
 	return in
 }
 
 func (b *Builder) inpKV(k *Cache, values bool) *KVInput {
+	b.kept(k != nil)
 	in := &KVInput{Cache: k, KIdxs: b.KIdxs()}
 	if values {
 		in.VIdxs = b.VIdxs(k)

@@ -341,10 +341,13 @@ func (b *Builder) LastRows(il int, ids *graph.Tensor, ts ...**graph.Tensor) {
 
 // pooling appends the pooling of embeddings. (build_pooling)
 func (b *Builder) pooling() {
-	if !b.C.Embeddings || b.embd == nil {
+	if !b.C.Embeddings {
 		return
 	}
 	inp := b.embd
+	if inp == nil {
+		b.Fail("the graph has no embeddings to pool")
+	}
 	var cur *graph.Tensor
 	seqs := int64(b.U.NSeqs)
 	mean := func() *graph.Tensor {

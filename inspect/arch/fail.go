@@ -20,3 +20,11 @@ func (b *Builder) need(il int, name string) *graph.Tensor {
 	}
 	return t
 }
+
+// kept stops the building of a graph that reads what the context does not keep:
+// the model's keys describe another kind of memory.
+func (b *Builder) kept(ok bool) {
+	if !ok {
+		b.Fail("the graph needs a cache or state that the memory of this model does not have")
+	}
+}

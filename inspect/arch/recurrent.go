@@ -15,6 +15,7 @@ type RSInput struct {
 // InpRS returns the inputs of recurrent layers. (build_rs_inp)
 func (b *Builder) InpRS() *RSInput {
 	s := b.Mem.RS
+	b.kept(s != nil)
 	seqs := int64(b.U.NSeqs)
 	ids := b.InputT("rs_s_copy", formats.I32, int64(s.Cells))
 	return &RSInput{
