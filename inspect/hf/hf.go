@@ -656,10 +656,28 @@ func (c *converter) finish(m *Model) {
 	if vocabulary > 0 {
 		c.meta["tokenizer.ggml.tokens"] = model.Len(vocabulary)
 	}
-	types := map[formats.DType]int64{formats.F32: 0, formats.F16: 1, formats.BF16: 32}
-	c.meta["general.file_type"] = types[c.out]
+	c.meta["general.file_type"] = c.fileType()
 	m.Source = &model.Source{Meta: c.meta, Tensors: c.tensors}
 	m.Notes = append(m.Notes, c.notes...)
+}
+
+// fileType returns the number of the mix of types.
+//
+// Source: gguf-py/gguf/constants.py@v0.5.0, LlamaFileType.
+func (c *converter) fileType() int64 {
+	const f16, bf16, mxfp4, nvfp4 = 1, 32, 38, 39
+	for i := range c.tensors {
+		switch c.tensors[i].Type {
+		case formats.NVFP4:
+			return nvfp4
+		case formats.MXFP4:
+			return mxfp4
+		}
+	}
+	if c.out == formats.BF16 {
+		return bf16
+	}
+	return f16
 }
 
 // outType returns what matrices become under --outtype auto: the type of the
