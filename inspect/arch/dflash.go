@@ -162,23 +162,23 @@ func (b *Builder) optionalNorm(cur *graph.Tensor, name string, il int) *graph.Te
 
 func (b *Builder) dflashQKV(cur, pos *graph.Tensor, il int) Attn {
 	d, n := int64(b.NEmbdHeadV(0)), int64(b.NTokens)
-	one := func(name string, heads int) *graph.Tensor {
-		return b.Reshape3D(b.MM(b.W(il, name+".weight"), cur, b.W(il, name+".scale")), d, int64(heads), n)
-	}
+	one := func(name string) *graph.Tensor { return b.MM(b.W(il, name+".weight"), cur, b.W(il, name+".scale")) }
+	split := func(t *graph.Tensor, heads int) *graph.Tensor { return b.Reshape3D(t, d, int64(heads), n) }
 	rot := func(t *graph.Tensor) *graph.Tensor {
 		if b.RopeType == model.RopeMRoPE {
 			return b.RopeMulti(t, pos, nil, b.NRot(0), int(b.RopeType))
 		}
 		return b.Rot(t, pos, b.Shared("rope_freqs.weight", 0), b.NRot(0))
 	}
-	q, k := one("attn_q", b.NHead(0)), one("attn_k", b.NHeadKV(0))
+	q, k := one("attn_q"), one("attn_k")
 	a := Attn{Sinks: b.W(il, "attn_sinks.weight")}.WithOut(b, il)
 	a.WOB = nil
 	if b.W(il, "attn_v.weight") != nil {
-		a.V = one("attn_v", b.NHeadKV(0))
+		a.V = split(one("attn_v"), b.NHeadKV(0))
 	} else {
-		a.V = b.RMSNorm(k)
+		a.V = b.RMSNorm(split(k, b.NHeadKV(0)))
 	}
+	q, k = split(q, b.NHead(0)), split(k, b.NHeadKV(0))
 	a.Q, a.K = rot(b.LayerNorm(q, "attn_q_norm", NormRMS, il)), rot(b.LayerNorm(k, "attn_k_norm", NormRMS, il))
 	return a
 }
