@@ -302,3 +302,17 @@ func (s *Speed) prefill(places []place, o *estimate.Options) {
 	s.Prefill = rates(total/tokens, bound/tokens/float64(max(len(o.Devices), 1)), max(s.spread(places), 1.5))
 	s.FirstToken = tokens / s.Prefill.Mid
 }
+
+// Rates returns the seconds that reading one byte of weights takes: of the host
+// first, then of each device.
+func Rates(o *estimate.Options, f *Factors) []float64 {
+	if f == nil {
+		f = Fitted()
+	}
+	places := (&Speed{}).places(o, f)
+	r := make([]float64, len(places))
+	for i := range places {
+		r[i] = 1 / (places[i].factor.Weights * places[i].bps)
+	}
+	return r
+}

@@ -1,0 +1,631 @@
+// Package plan searches the settings with which a model runs best on a machine:
+// which layers and experts are where, how long the context is and of which type
+// its cache, with the exact estimate as the judge. It proposes nothing that the
+// estimate says does not fit, overheads and reserve included, and bounds the
+// host's memory as well.
+package plan
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/dustin/go-humanize"
+
+	"weigh/estimate"
+	"weigh/estimate/hw"
+	"weigh/estimate/speed"
+	"weigh/formats"
+	"weigh/inspect/model"
+)
+
+// A Preference says what a plan gives most weight to.
+type Preference string
+
+// The preferences.
+const (
+	Speed   Preference = "speed"   // the fastest at the context asked for
+	Context Preference = "context" // the longest context that stays usable
+	Quality Preference = "quality" // like Speed, with nothing quantized that is not
+)
+
+// DefaultReserve is what a plan leaves free of each device: what a measurement
+// can be off, and little things that come and go. Overheads are counted by
+// themselves, so it is less than llama.cpp's 1 GiB.
+const DefaultReserve = 256 << 20
+
+// minContext is the context of a sequence that a plan is made for where none is
+// asked for and the model was trained on as much.
+const minContext = 8192
+
+// A Want is what the user asks for beyond llama.cpp's settings. What these set is
+// kept: layers, split, overrides, types, micro-batch, context.
+type Want struct {
+	MinTPS       float64    // least tokens per second when generating; 0: any
+	Prefer       Preference // "": Speed
+	Reserve      *uint64    // bytes to leave free of each device; nil: DefaultReserve
+	KeepKVOnGPU  bool       // -kvo was said
+	Speed        speed.Query
+	Alternatives bool // look for two more plans
+}
+
+// A Plan is one way to run the model.
+type Plan struct {
+	Role      string // "best", "longer context", "faster", "safer" …
+	Why       string // it won, or lost against the best
+	Options   estimate.Options
+	Lean      int                 // --n-cpu-moe, of a dense model --n-cpu-ffn
+	Kept      []estimate.Override // exceptions from Lean
+	Breakdown *estimate.Breakdown
+	Speed     *speed.Speed
+	CacheRAM  *int // -cram that the host has room for, MiB; nil: the default fits
+}
+
+// A Change is what would make a plan possible, the less harmful first.
+type Change struct {
+	What string
+	Args []string // llama-server's flags for it
+	Plan *Plan    // nil where the change is not to the settings
+}
+
+// A Result is what the search found.
+type Result struct {
+	Plans   []Plan   // best first; none when nothing fits
+	Steps   []string // how it was found
+	Changes []Change // when nothing fits
+	Why     string   // nothing fits
+}
+
+// Best returns the best plan and, if asked for, two others. An error means that
+// the question cannot be answered: llama.cpp refuses a setting, the flags
+// contradict each other, or the memory of a device is not known.
+func Best(m *model.Model, o estimate.Options, w Want) (*Result, error) {
+	s, err := newSearch(m, o, w)
+	if err != nil {
+		return nil, err
+	}
+	best, err := s.best()
+	if err != nil {
+		return nil, err
+	}
+	r := &Result{}
+	if best == nil {
+		r.Why = s.why
+		r.Changes = s.changes()
+		r.Steps = s.steps
+		return r, nil
+	}
+	best.Role = "best"
+	r.Plans = append(r.Plans, *best)
+	if w.Alternatives {
+		r.Plans = append(r.Plans, s.alternatives(best)...)
+	}
+	r.Steps = s.steps
+	return r, nil
+}
+
+// A search is a plan in the making.
+type search struct {
+	m     *model.Model
+	o     estimate.Options
+	w     Want
+	room  []int64 // bytes of each device, reserve and what a system keeps taken off
+	host  *uint64
+	names []string // of the devices' buffers
+	steps []string
+	why   string // the last try did not fit
+	runs  int
+}
+
+func newSearch(m *model.Model, o estimate.Options, w Want) (*search, error) {
+	s := &search{m: m, o: o, w: w}
+	switch w.Prefer {
+	case "":
+		s.w.Prefer = Speed
+	case Speed, Context, Quality:
+	default:
+		return nil, fmt.Errorf("--prefer %s: want speed, context or quality", w.Prefer)
+	}
+	if w.MinTPS < 0 {
+		return nil, fmt.Errorf("--min-tps %v: want 0 or more", w.MinTPS)
+	}
+	reserve := uint64(DefaultReserve)
+	if w.Reserve != nil {
+		reserve = *w.Reserve
+	}
+	for i := range o.Devices {
+		d := &o.Devices[i]
+		b := hw.Usable(*d, reserve)
+		if !b.Known {
+			return nil, fmt.Errorf("device %d (%.80q): its free memory is not known: say it, as in --gpu %q or --rpc-memory", i, d.Name, "24GiB")
+		}
+		var room int64
+		for _, l := range b.Lines {
+			if l.Name != "own CUDA context" { // the estimate counts it
+				room += l.Bytes
+			}
+		}
+		s.room = append(s.room, room)
+	}
+	if b, _, ok := o.Host.Usable(); ok {
+		s.host = &b
+	}
+	if s.w.Speed.Depth == 0 {
+		s.w.Speed.Depth = min(4096, max(s.perSeq(cmp.Or(o.NCtx, s.wanted()))/2, 1))
+	}
+	return s, nil
+}
+
+// streams is the number of sequences that have a context of their own.
+func (s *search) streams() int {
+	if s.o.NParallel > 1 && (s.o.KVUnified == nil || !*s.o.KVUnified) {
+		return s.o.NParallel
+	}
+	return 1
+}
+
+func (s *search) perSeq(ctx int) int { return ctx / s.streams() }
+
+// wanted is the context to plan for where none is asked for.
+func (s *search) wanted() int {
+	return max(min(minContext, s.m.NCtxTrain), 1) * s.streams()
+}
+
+func (s *search) say(format string, args ...any) {
+	s.steps = append(s.steps, fmt.Sprintf(format, args...))
+}
+
+func size(n int64) string {
+	if n < 0 {
+		return "-" + humanize.IBytesN(uint64(-n), 3)
+	}
+	return humanize.IBytesN(uint64(n), 3)
+}
+
+// fixed reports whether the user placed the layers.
+func (s *search) fixed() bool {
+	return s.o.NGPULayers != nil || len(s.o.Overrides) > 0 || slices.ContainsFunc(s.o.TensorSplit, func(f float32) bool { return f != 0 })
+}
+
+// run judges settings. over is by how much each device's room is exceeded, the
+// host's last.
+func (s *search) run(o *estimate.Options) (b *estimate.Breakdown, over []int64, fits bool, err error) {
+	s.runs++
+	if b, err = estimate.Run(s.m, *o); err != nil {
+		return nil, nil, false, err
+	}
+	over = make([]int64, len(s.room)+1)
+	fits = true
+	var shared uint64
+	for i := range b.Devices {
+		d := &b.Devices[i]
+		over[d.Device] = int64(d.Total()) - s.room[d.Device]
+		if over[d.Device] > 0 {
+			fits = false
+			s.why = fmt.Sprintf("%s needs %s and has %s", d.Name, size(int64(d.Total())), size(max(s.room[d.Device], 0)))
+		}
+		if o.Devices[d.Device].Unified {
+			shared += d.Total()
+		}
+	}
+	must, _ := hostNeed(b)
+	if s.host != nil && must+shared > *s.host {
+		fits = false
+		over[len(s.room)] = int64(must + shared - *s.host)
+		s.why = fmt.Sprintf("the host needs %s and has %s", size(int64(must+shared)), size(int64(*s.host)))
+	}
+	return b, over, fits, nil
+}
+
+// hostNeed returns what the host must hold, and what may grow besides: the prompt
+// cache and checkpoints.
+func hostNeed(b *estimate.Breakdown) (must, grows uint64) {
+	for i := range b.Host {
+		must += b.Host[i].Total()
+		for _, t := range b.Host[i].Terms {
+			if t.Name == "prompt cache" || t.Name == "checkpoints" {
+				grows += t.Bytes
+			}
+		}
+	}
+	return must - grows, grows
+}
+
+// plan makes a plan of settings that fit.
+func (s *search) plan(o estimate.Options, l *layout, b *estimate.Breakdown) (*Plan, error) {
+	p := &Plan{Options: o, Breakdown: b}
+	if l != nil {
+		p.Kept = l.exceptions(s.names)
+		if l.lean > l.cpu {
+			p.Lean = min(l.lean, s.m.NLayerAll)
+		}
+	}
+	sp, err := speed.Estimate(s.m, o, s.w.Speed)
+	if err != nil {
+		return nil, err
+	}
+	p.Speed = sp
+	s.bound(p)
+	return p, nil
+}
+
+// bound lowers the prompt cache to what the host has room for.
+func (s *search) bound(p *Plan) {
+	must, _ := hostNeed(p.Breakdown)
+	if s.host == nil {
+		return
+	}
+	for i := range p.Breakdown.Devices {
+		if d := &p.Breakdown.Devices[i]; p.Options.Devices[d.Device].Unified {
+			must += d.Total()
+		}
+	}
+	for i := range p.Breakdown.Host {
+		for _, t := range p.Breakdown.Host[i].Terms {
+			switch t.Name {
+			case "checkpoints":
+				must += t.Bytes
+			case "prompt cache":
+				defer func() {
+					if left := *s.host - min(must, *s.host); left < t.Bytes {
+						mib := int(left >> 20)
+						p.CacheRAM, p.Options.CacheRAM = &mib, &mib
+						p.lowerCache(t.Bytes, uint64(mib)<<20)
+					}
+				}()
+			}
+		}
+	}
+}
+
+// lowerCache puts the new limit of the prompt cache into the breakdown.
+func (p *Plan) lowerCache(from, to uint64) {
+	for i := range p.Breakdown.Host {
+		h := &p.Breakdown.Host[i]
+		for j := range h.Terms {
+			if t := &h.Terms[j]; t.Name == "prompt cache" {
+				t.Bytes = to
+				h.Overhead -= from - to
+			}
+		}
+	}
+}
+
+// place finds the fastest layout for the settings; nil when none fits.
+func (s *search) place(o estimate.Options) (*Plan, *layout, error) {
+	if s.fixed() || len(s.room) == 0 || o.SplitMode == estimate.SplitRow || o.SplitMode == estimate.SplitTensor {
+		b, _, ok, err := s.run(&o)
+		if err != nil || !ok {
+			return nil, nil, err
+		}
+		p, err := s.plan(o, nil, b)
+		return p, nil, err
+	}
+	t, err := newTable(s.m, o, s.w.Speed.Depth)
+	if err != nil {
+		return nil, nil, err
+	}
+	rates := speed.Rates(&o, s.w.Speed.Factors)
+	// First everything on devices: what the graph takes is known after a run.
+	first := &layout{counts: t.spread(slices.Repeat([]int64{1 << 60}, len(s.room)), rates, 0, 0)}
+	if o.SplitMode == estimate.SplitNone {
+		first.counts = make([]int, len(s.room))
+		first.counts[min(max(o.MainGPU, 0), len(s.room)-1)] = len(t.layers)
+	}
+	taken, err := s.besides(&o, first)
+	if err != nil {
+		return nil, nil, err
+	}
+	return s.settle(o, t, rates, taken)
+}
+
+// besides returns what each device holds besides weights and caches under a
+// layout.
+func (s *search) besides(o *estimate.Options, l *layout) ([]int64, error) {
+	ro := l.options(s.m, *o, s.names)
+	b, _, _, err := s.run(&ro)
+	if err != nil {
+		return nil, err
+	}
+	if s.names == nil {
+		s.names = make([]string, len(s.room))
+	}
+	taken := make([]int64, len(s.room))
+	for i := range taken {
+		taken[i] = 1 << 60 // a device that is not used
+	}
+	for i := range b.Devices {
+		d := &b.Devices[i]
+		s.names[d.Device] = d.Name
+		taken[d.Device] = int64(d.Compute + d.Overhead)
+		for _, part := range b.Parts {
+			for _, u := range part.Use {
+				if u.Name == d.Name {
+					taken[d.Device] += int64(u.Model + u.Context)
+				}
+			}
+		}
+	}
+	return taken, nil
+}
+
+// tries is how often a layout is drawn again after the estimate found it too
+// large.
+const tries = 6
+
+// settle draws layouts until one fits.
+func (s *search) settle(o estimate.Options, t *table, rates []float64, taken []int64) (*Plan, *layout, error) {
+	wasFull, refined := true, false
+	for range tries {
+		rooms := make([]int64, len(s.room))
+		for i := range rooms {
+			rooms[i] = s.room[i] - taken[i]
+		}
+		l := s.draw(&o, t, rooms, rates)
+		if l == nil {
+			if refined {
+				break
+			}
+			l = &layout{cpu: len(t.layers), counts: make([]int, len(s.room))}
+		}
+		if wasFull && !l.full() {
+			// The graph of a model that is partly on the host is another one.
+			var err error
+			if taken, err = s.besides(&o, l); err != nil {
+				return nil, nil, err
+			}
+			wasFull, refined = false, true
+			continue
+		}
+		ro := l.options(s.m, o, s.names)
+		b, over, ok, err := s.run(&ro)
+		if err != nil {
+			return nil, nil, err
+		}
+		if ok {
+			p, err := s.plan(ro, l, b)
+			return p, l, err
+		}
+		if over[len(s.room)] > 0 && !slices.ContainsFunc(over[:len(s.room)], func(n int64) bool { return n > 0 }) {
+			return nil, nil, nil // the host has no room, and the devices are full
+		}
+		wasFull = false
+		for i, n := range over[:len(s.room)] {
+			if n > 0 {
+				taken[i] += n
+			}
+		}
+	}
+	return nil, nil, nil
+}
+
+// draw returns the layout that reads fastest among those that fit the rooms by
+// the table: for every number of layers on the host the fewest that must be lean.
+func (s *search) draw(o *estimate.Options, t *table, rooms []int64, rates []float64) *layout {
+	var best *layout
+	var most float64
+	for cpu := 0; cpu <= len(t.layers); cpu++ {
+		lean, ok := t.leanest(rooms, cpu)
+		if !ok {
+			continue
+		}
+		l := &layout{cpu: cpu, lean: lean}
+		if lean == cpu {
+			l.lean = 0
+		}
+		if l.counts = t.spread(rooms, rates, cpu, l.lean); l.counts == nil {
+			continue
+		}
+		t.keep(l, rooms, rates)
+		sp := speed.Of(s.m, o, t.moved(s.m, l, o.NoKVOffload), s.w.Speed)
+		if best == nil || sp.Decode.Mid > most {
+			best, most = l, sp.Decode.Mid
+		}
+		if l.full() {
+			break
+		}
+	}
+	return best
+}
+
+// best returns the best plan, nil when none fits.
+func (s *search) best() (*Plan, error) {
+	o := s.o
+	auto := o.NCtx == 0
+	if auto {
+		o.NCtx = s.wanted()
+		s.say("no context is asked for: the placement is made for %d tokens", o.NCtx)
+	}
+	p, l, err := s.place(o)
+	if err != nil {
+		return nil, err
+	}
+	s.tell(p, l, &o)
+	for _, v := range s.variants(p, l) {
+		vo := o
+		v.set(&vo)
+		q, ql, err := s.place(vo)
+		if err != nil {
+			var refused *estimate.RefusedError
+			if errors.As(err, &refused) {
+				continue
+			}
+			return nil, err
+		}
+		switch {
+		case q == nil:
+			s.say("with %s it does not fit either: %s", v.name, s.why)
+		case p == nil || q.Speed.Decode.Mid >= v.worth*p.Speed.Decode.Mid:
+			s.say("with %s: %s", v.name, s.summary(q, ql))
+			p, l, o = q, ql, vo
+			p.Why = v.name
+		default:
+			s.say("%s would give %.1f tokens per second instead of %.1f: not worth it", v.name, q.Speed.Decode.Mid, p.Speed.Decode.Mid)
+		}
+	}
+	if p == nil {
+		return nil, nil
+	}
+	if auto {
+		if p, err = s.lengthen(p, l, o); err != nil {
+			return nil, err
+		}
+	}
+	if p.Speed.Decode.Mid < s.w.MinTPS {
+		s.why = fmt.Sprintf("the fastest placement gives %.1f tokens per second, %.1f are asked for", p.Speed.Decode.Mid, s.w.MinTPS)
+		s.say("%s", s.why)
+		return nil, nil
+	}
+	p.Why = s.summary(p, l)
+	return p, nil
+}
+
+// tell narrates a placement.
+func (s *search) tell(p *Plan, l *layout, o *estimate.Options) {
+	if p == nil {
+		s.say("at %d tokens nothing fits: %s", o.NCtx, s.why)
+		return
+	}
+	for i := range p.Breakdown.Devices {
+		d := &p.Breakdown.Devices[i]
+		s.say("%s: %s weights + %s cache + %s compute + %s overhead = %s of %s", d.Name, size(int64(d.Model)), size(int64(d.Context)),
+			size(int64(d.Compute)), size(int64(d.Overhead)), size(int64(d.Total())), size(s.room[d.Device]))
+	}
+	s.say("%s", s.summary(p, l))
+}
+
+// summary says where the layers are and how fast that is.
+func (s *search) summary(p *Plan, l *layout) string {
+	where := "placed as asked"
+	what := "feed-forward weights"
+	if s.m.NExpert > 0 {
+		what = "experts"
+	}
+	switch {
+	case l == nil && len(s.room) == 0:
+		where = "all on the CPU"
+	case l == nil:
+	case l.full():
+		where = fmt.Sprintf("all %d layers and the output on devices", s.m.NLayerAll)
+	case l.lean > l.cpu && l.cpu == 0:
+		where = fmt.Sprintf("all layers on devices, %s of the first %d on the host", what, min(l.lean, s.m.NLayerAll))
+	case l.lean > l.cpu:
+		where = fmt.Sprintf("%d layers on the host, %s of the next %d too", l.cpu, what, min(l.lean, s.m.NLayerAll)-l.cpu)
+	default:
+		where = fmt.Sprintf("%d of %d layers on the host", min(l.cpu, s.m.NLayerAll), s.m.NLayerAll)
+	}
+	if l != nil && len(l.kept) > 0 {
+		where += fmt.Sprintf(", but for %d tensors there is room", len(l.kept))
+	}
+	return fmt.Sprintf("%s: about %.1f tokens per second", where, p.Speed.Decode.Mid)
+}
+
+// A variant is another setting that may make the rest faster.
+type variant struct {
+	name  string
+	worth float64 // times the speed that it must bring
+	set   func(o *estimate.Options)
+}
+
+// variants returns what is worth a try after a first placement.
+func (s *search) variants(p *Plan, l *layout) (v []variant) {
+	if p != nil && (l == nil || l.full()) {
+		return nil
+	}
+	q8 := formats.Q8_0
+	if s.o.TypeK == nil && s.o.TypeV == nil && s.w.Prefer != Quality && s.o.FlashAttn != estimate.FlashAttnOff {
+		v = append(v, variant{"a cache in q8_0", 1.1, func(o *estimate.Options) { o.TypeK, o.TypeV = &q8, &q8 }})
+	}
+	if !s.o.NoKVOffload && !s.w.KeepKVOnGPU && len(s.room) > 0 {
+		v = append(v, variant{"the cache in host memory", 1.1, func(o *estimate.Options) { o.NoKVOffload = true }})
+	}
+	if s.o.NUBatch == 0 {
+		v = append(v, variant{"a micro-batch of 256", 1.1, func(o *estimate.Options) { o.NUBatch = 256 }})
+	}
+	return v
+}
+
+// lengthen gives the context what the devices have left when all layers are on
+// them already.
+func (s *search) lengthen(p *Plan, l *layout, o estimate.Options) (*Plan, error) {
+	if l != nil && !l.full() && s.w.Prefer != Context {
+		return p, nil
+	}
+	longer, err := s.longest(p, o)
+	if err != nil || longer == nil {
+		return p, err
+	}
+	s.say("memory is left: the context grows from %d to %d tokens", p.Breakdown.Settings.NCtx, longer.Breakdown.Settings.NCtx)
+	return longer, nil
+}
+
+// longest returns the plan with the longest context at the placement of p, nil
+// when p has it.
+func (s *search) longest(p *Plan, o estimate.Options) (*Plan, error) {
+	streams := s.streams()
+	lo, hi := p.Breakdown.Settings.NCtx, s.m.NCtxTrain*streams
+	if hi <= lo {
+		return nil, nil
+	}
+	var best *estimate.Breakdown
+	po := p.Options
+	try := func(ctx int) (bool, []int64, error) {
+		po.NCtx = ctx
+		b, over, ok, err := s.run(&po)
+		if ok {
+			best, lo = b, ctx
+		}
+		return ok, over, err
+	}
+	ok, over, err := try(hi)
+	if err != nil {
+		return nil, err
+	}
+	base := p.Breakdown
+	for range 12 {
+		if ok || hi-lo <= 256*streams {
+			break
+		}
+		// Memory is a straight line of the context but for rounding: aim at where
+		// the fullest device is full.
+		next := hi
+		for i := range base.Devices {
+			d := &base.Devices[i]
+			if over[d.Device] <= 0 {
+				continue
+			}
+			left := s.room[d.Device] - int64(d.Total())
+			span := over[d.Device] + left
+			next = min(next, p.Breakdown.Settings.NCtx+int(float64(hi-p.Breakdown.Settings.NCtx)*float64(left)/float64(max(span, 1))))
+		}
+		next = next / (256 * streams) * (256 * streams)
+		if next <= lo || next >= hi {
+			next = (lo + hi) / 2 / (256 * streams) * (256 * streams)
+		}
+		if next <= lo {
+			break
+		}
+		fits, o2, err := try(next)
+		if err != nil {
+			return nil, err
+		}
+		if !fits {
+			hi, over = next, o2
+		} else if hi-next > hi/32 {
+			continue
+		} else {
+			break
+		}
+	}
+	if best == nil {
+		return nil, nil
+	}
+	po.NCtx = lo
+	q, err := s.plan(po, nil, best)
+	if err != nil {
+		return nil, err
+	}
+	q.Lean, q.Kept = p.Lean, p.Kept
+	return q, nil
+}
