@@ -1,0 +1,172 @@
+package main
+
+import (
+	"compress/gzip"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"weigh/fixtures"
+)
+
+func TestCheck(t *testing.T) {
+	dir := t.TempDir()
+	file := func(name string, data []byte) string {
+		path := filepath.Join(dir, name)
+		if err := os.WriteFile(path, data, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	whole := modelFile(t, "Llama-3.2-1B-Q4_K_M")
+	small := fixtures.Model("llama-Q4_K_M")
+	small.NoData = false
+	bytes := small.Bytes()
+	tests := map[string]struct {
+		path     string
+		args     []string
+		code     int
+		valid    bool
+		loadable string // "true", "false" or "null"
+		problem  string // of the first problem; "" for none at all
+	}{
+		"a whole model":                 {whole, nil, 0, true, "true", ""},
+		"a folder":                      {hfFolder(t, "qwen3-0.6b"), nil, 0, true, "true", ""},
+		"a download that stopped":       {file("cut.gguf", bytes[:len(bytes)-100]), nil, 1, false, "null", "truncated-data"},
+		"the same, its data asked for":  {file("cut.gguf", bytes[:len(bytes)-100]), []string{"--data"}, 1, false, "null", "truncated-data"},
+		"half a header":                 {file("half.gguf", bytes[:500]), nil, 1, false, "null", "truncated-header"},
+		"bytes that follow":             {file("more.gguf", append(bytes[:len(bytes):len(bytes)], make([]byte, 100)...)), nil, 0, true, "true", "trailing-bytes"},
+		"a pointer":                     {file("lfs.gguf", []byte("version https://git-lfs.github.com/spec/v1\noid sha256:"+strings.Repeat("a", 64)+"\nsize 123\n")), nil, 1, false, "null", "lfs-pointer"},
+		"a pointer for safetensors":     {file("lfs.safetensors", []byte("version https://git-lfs.github.com/spec/v1\noid sha256:"+strings.Repeat("a", 64)+"\nsize 123\n")), nil, 1, false, "null", "lfs-pointer"},
+		"an empty file":                 {file("empty.gguf", nil), nil, 1, false, "null", "truncated-header"},
+		"weights of zeros":              {file("zero.gguf", bytes), []string{"--data"}, 0, true, "true", "all-zero"},
+		"refused by llama.cpp":          {file("bare.gguf", (&fixtures.GGUF{}).Set("general.architecture", "llama").Bytes()), nil, 0, true, "false", "bad-metadata"},
+		"refused by llama.cpp, strict":  {file("bare.gguf", (&fixtures.GGUF{}).Set("general.architecture", "llama").Bytes()), []string{"--strict"}, 1, true, "false", "bad-metadata"},
+		"a template that reaches":       {file("jinja.gguf", fixtures.Model("llama-Q4_K_M").Set("tokenizer.chat_template", "{{ x.__class__ }}").Bytes()), nil, 1, false, "null", "truncated-data"},
+		"a layout that needs -fa off":   {modelFile(t, "plm-Q4_K_M"), nil, 0, true, "true", "needs-fa-off"},
+		"a draft, which runs on others": {modelFile(t, "eagle3-Q4_K_M"), nil, 0, true, "null", ""},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			var d checkDocument
+			weighJSON(t, tt.code, &d, append([]string{"check", tt.path}, tt.args...)...)
+			loadable := "null"
+			if d.Loadable != nil {
+				loadable = map[bool]string{true: "true", false: "false"}[*d.Loadable]
+			}
+			problem := ""
+			if len(d.Problems) > 0 {
+				problem = d.Problems[0].Code
+			}
+			if d.Valid != tt.valid || loadable != tt.loadable || problem != tt.problem {
+				t.Errorf("valid %v, loadable %s, problems %+v; want %v, %s, %q", d.Valid, loadable, d.Problems, tt.valid, tt.loadable, tt.problem)
+			}
+		})
+	}
+}
+
+func TestCheckCannotAnswer(t *testing.T) {
+	for name, path := range map[string]string{"no such file": filepath.Join(t.TempDir(), "gone.gguf"), "an empty folder": t.TempDir()} {
+		if out, trouble, code := weigh(t, "check", path); code != exitError || out != "" || trouble == "" {
+			t.Errorf("%s: exit code %d, output %q, trouble %q; want %d and an error", name, code, out, trouble, exitError)
+		}
+	}
+}
+
+func TestCheckConformance(t *testing.T) {
+	// What the reference's reader accepts, asked for the header alone, and
+	// loading would not.
+	stricter := map[string]bool{"data_not_enough.gguf": true}
+	for _, format := range []string{"gguf", "safetensors"} {
+		dir := filepath.Join("..", "..", "fixtures", "conformance", format)
+		verdicts, err := os.ReadFile(filepath.Join(dir, "verdicts.tsv"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		n := 0
+		for line := range strings.Lines(string(verdicts)) {
+			f := strings.Split(strings.TrimSpace(line), "\t")
+			if len(f) < 2 || f[0] == "file" {
+				continue
+			}
+			path := filepath.Join(dir, f[0])
+			if _, err := os.Stat(path); err != nil {
+				path = unpacked(t, path+".gz")
+			}
+			n++
+			want := 1
+			if f[1] == "ACCEPT" && !stricter[f[0]] {
+				want = 0
+			}
+			if _, trouble, code := weigh(t, "check", path); code != want {
+				t.Errorf("%s: exit code %d, want %d; %s", f[0], code, want, trouble)
+			}
+		}
+		if n < 50 {
+			t.Errorf("%s: %d files were checked", format, n)
+		}
+	}
+}
+
+// unpacked unpacks a file and returns where to.
+func unpacked(t *testing.T, path string) string {
+	t.Helper()
+	f, err := os.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	z, err := gzip.NewReader(f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	data, err := io.ReadAll(z)
+	if err != nil {
+		t.Fatal(err)
+	}
+	to := filepath.Join(t.TempDir(), strings.TrimSuffix(filepath.Base(path), ".gz"))
+	if err := os.WriteFile(to, data, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return to
+}
+
+func TestCheckManifest(t *testing.T) {
+	g := fixtures.Model("llama-Q4_K_M")
+	g.NoData = false
+	data := g.Bytes()
+	path := filepath.Join(t.TempDir(), "m.gguf")
+	manifest := filepath.Join(t.TempDir(), "m.json")
+	write := func() {
+		if err := os.WriteFile(path, data, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write()
+	if _, trouble, code := weigh(t, "check", path, "--write-manifest", manifest); code != 0 {
+		t.Fatalf("exit code %d: %s", code, trouble)
+	}
+	if out, _, code := weigh(t, "check", path, "--manifest", manifest); code != 0 {
+		t.Errorf("the same file: exit code %d\n%s", code, out)
+	}
+	data[len(data)-1]++
+	write()
+	if out, _, code := weigh(t, "check", path, "--manifest", manifest); code != 1 || !strings.Contains(out, "manifest-mismatch") {
+		t.Errorf("a changed byte: exit code %d\n%s", code, out)
+	}
+}
+
+func TestCheckText(t *testing.T) {
+	g := fixtures.Model("llama-Q4_K_M").Set("tokenizer.chat_template", "{% for m in messages %}{{ m['content'] | trim }}{{ m.__class__\x1b[2J }}{% endfor %}")
+	path := filepath.Join(t.TempDir(), "m.gguf")
+	if err := g.WriteSparse(path); err != nil {
+		t.Fatal(err)
+	}
+	out, _, code := weigh(t, "check", path)
+	if code != 0 {
+		t.Errorf("exit code %d, want 0", code)
+	}
+	golden(t, "check/template", []byte(strings.ReplaceAll(out, filepath.Dir(path), "")))
+}

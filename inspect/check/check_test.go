@@ -1,0 +1,253 @@
+package check
+
+import (
+	"encoding/binary"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"weigh/fixtures"
+	"weigh/formats"
+	"weigh/inspect"
+)
+
+// write writes a file and returns its path.
+func write(t *testing.T, name string, data []byte) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), name)
+	if err := os.WriteFile(path, data, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+func open(t *testing.T, path string) *inspect.Inspection {
+	t.Helper()
+	ins, err := inspect.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { ins.Close() })
+	return ins
+}
+
+func codes(problems []Problem) (list []string) {
+	for _, p := range problems {
+		list = append(list, p.Code+" "+p.Field)
+	}
+	slices.Sort(list)
+	return list
+}
+
+func TestModel(t *testing.T) {
+	small := func() *fixtures.GGUF { return fixtures.Model("llama-Q4_K_M") }
+	without := func(g *fixtures.GGUF, name string) *fixtures.GGUF {
+		g.Tensors = slices.DeleteFunc(g.Tensors, func(t fixtures.Tensor) bool { return t.Name == name })
+		return g
+	}
+	drop := func(g *fixtures.GGUF, key string) *fixtures.GGUF {
+		g.KVs = slices.DeleteFunc(g.KVs, func(kv fixtures.KV) bool { return kv.Key == key })
+		return g
+	}
+	tests := map[string]struct {
+		build   *fixtures.GGUF
+		load    error
+		codes   []string
+		refused bool
+	}{
+		"a whole model":                    {small(), nil, nil, false},
+		"no width":                         {drop(small(), "llama.embedding_length"), nil, []string{"bad-metadata llama.embedding_length"}, true},
+		"no architecture":                  {drop(small(), "general.architecture"), nil, []string{"bad-metadata general.architecture"}, true},
+		"an architecture nobody knows":     {(&fixtures.GGUF{NoData: true}).Set("general.architecture", "nonesuch").Set("nonesuch.block_count", uint32(1)).Set("nonesuch.context_length", uint32(1)).Set("nonesuch.embedding_length", uint32(8)), nil, []string{"unknown-architecture general.architecture"}, true},
+		"a token too many":                 {small().Set("tokenizer.ggml.tokens", []string{"a", "b", "c"}).Set("tokenizer.ggml.token_type", []int32{1, 1}), nil, []string{"vocabulary-mismatch output.weight", "vocabulary-mismatch token_embd.weight", "vocabulary-mismatch tokenizer.ggml.token_type"}, true},
+		"a special token outside":          {small().Set("tokenizer.ggml.eos_token_id", uint32(1<<30)), nil, []string{"token-out-of-range tokenizer.ggml.eos_token_id"}, false},
+		"no vocabulary":                    {drop(drop(small(), "tokenizer.ggml.tokens"), "tokenizer.ggml.model"), nil, []string{"no-vocabulary tokenizer.ggml.tokens"}, false},
+		"a tensor lost":                    {without(small(), "blk.3.ffn_up.weight"), os.ErrInvalid, []string{"missing-tensor blk.3.ffn_up.weight", "not-loadable tensors"}, true},
+		"heads that do not share":          {small().Set("llama.attention.head_count_kv", uint32(3)), os.ErrInvalid, []string{"head-mismatch llama.attention.head_count_kv", "not-loadable tensors"}, true},
+		"a projector is no language model": {(&fixtures.GGUF{NoData: true}).Set("general.architecture", "clip"), nil, nil, false},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			path := filepath.Join(t.TempDir(), "m.gguf")
+			if err := tt.build.WriteSparse(path); err != nil {
+				t.Fatal(err)
+			}
+			problems, refused := Model(open(t, path), tt.load)
+			if got := codes(problems); !slices.Equal(got, tt.codes) || refused != tt.refused {
+				t.Errorf("problems %q, refused %v; want %q, %v", got, refused, tt.codes, tt.refused)
+			}
+			for _, p := range problems {
+				if p.Severity != formats.SeverityWarning {
+					t.Errorf("%s has severity %s: the file is as its format wants it", p.Code, p.Severity)
+				}
+			}
+		})
+	}
+}
+
+// tensorFile is a GGUF of one tensor of two blocks, each byte 0x38, which makes
+// every scale a small number, and where its data is.
+func tensorFile(typ formats.DType) (file []byte, data int) {
+	elements, _ := typ.Block()
+	g := (&fixtures.GGUF{}).Set("general.architecture", "llama").Add("t", typ, max(2*elements, 8))
+	b := g.Build()
+	for i := b.DataOffset; i < len(b.Data); i++ {
+		b.Data[i] = 0x38
+	}
+	return b.Data, b.DataOffset
+}
+
+func TestDataFindsEveryScale(t *testing.T) {
+	// Bytes of a block of two bytes that make its scale infinite, as ggml's
+	// structures place them.
+	at := map[formats.DType][]int{
+		formats.F16: {0}, formats.BF16: nil, formats.Q4_0: {0}, formats.Q4_1: {0, 2}, formats.Q5_0: {0}, formats.Q5_1: {0, 2}, formats.Q8_0: {0},
+		formats.Q2_K: {80, 82}, formats.Q3_K: {108}, formats.Q4_K: {0, 2}, formats.Q5_K: {0, 2}, formats.Q6_K: {208},
+		formats.IQ1_S: {0}, formats.IQ2_XXS: {0}, formats.IQ2_XS: {0}, formats.IQ2_S: {0}, formats.IQ3_XXS: {0}, formats.IQ3_S: {0},
+		formats.IQ4_NL: {0}, formats.IQ4_XS: {0}, formats.TQ1_0: {52}, formats.TQ2_0: {64}, formats.Q1_0: {0}, formats.Q2_0: {0}, formats.I32: nil,
+	}
+	for typ, want := range at {
+		t.Run(typ.String(), func(t *testing.T) {
+			file, data := tensorFile(typ)
+			_, block := typ.Block()
+			var got []int
+			for o := 0; o+2 <= int(block); o += 2 {
+				broken := slices.Clone(file)
+				binary.LittleEndian.PutUint16(broken[data+o:], 0x7c00)
+				problems, err := Data(t.Context(), open(t, write(t, "m.gguf", broken)), nil)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if len(problems) == 1 && problems[0].Code == "not-a-number" && problems[0].Offset == int64(data+o) {
+					got = append(got, o)
+				} else if len(problems) > 0 {
+					t.Fatalf("byte %d: %+v", o, problems)
+				}
+			}
+			if !slices.Equal(got, want) {
+				t.Errorf("scales found at %v, want %v", got, want)
+			}
+		})
+	}
+}
+
+func TestData(t *testing.T) {
+	set := func(bytes ...byte) func(b []byte) { return func(b []byte) { copy(b, bytes) } }
+	tests := map[string]struct {
+		typ  formats.DType
+		do   func(data []byte)
+		code string
+	}{
+		"numbers":                 {formats.F32, set(), ""},
+		"a NaN":                   {formats.F32, set(0, 0, 0, 0, 1, 0, 0xc0, 0x7f), "not-a-number"},
+		"an infinity of BF16":     {formats.BF16, set(0x80, 0xff), "not-a-number"},
+		"the largest F16":         {formats.F16, set(0xff, 0x7b, 0xff, 0xfb), ""},
+		"the smallest F32":        {formats.F32, set(1, 0, 0, 0), ""},
+		"a NaN of F64":            {formats.F64, set(1, 0, 0, 0, 0, 0, 0xf0, 0x7f), "not-a-number"},
+		"a scale that is none":    {formats.MXFP4, set(0xff), "not-a-number"},
+		"any scale of NVFP4":      {formats.NVFP4, set(0x7f, 0xff), ""},
+		"a split scale of IQ1_M":  {formats.IQ1_M, func(b []byte) { copy(b[48:], "\x00\x00\x00\x00\x00\xc0\x00\x70") }, "not-a-number"},
+		"a scale of Q8_K":         {formats.Q8_K, set(0, 0, 0x80, 0x7f), "not-a-number"},
+		"nothing but zeros":       {formats.F16, func(b []byte) { clear(b) }, "all-zero"},
+		"zeros with a sign":       {formats.F32, func(b []byte) { clear(b); b[3] = 0x80 }, "all-zero"},
+		"blocks scaled to zero":   {formats.Q8_0, func(b []byte) { b[0], b[1], b[34], b[35] = 0, 0, 0, 0x80 }, "all-zero"},
+		"integers of any pattern": {formats.I8, set(0xff, 0x7f), ""},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			file, data := tensorFile(tt.typ)
+			tt.do(file[data:])
+			problems, err := Data(t.Context(), open(t, write(t, "m.gguf", file)), nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			var got string
+			for _, p := range problems {
+				got += p.Code
+			}
+			if got != tt.code {
+				t.Errorf("problems %+v, want %q", problems, tt.code)
+			}
+		})
+	}
+}
+
+func TestManifest(t *testing.T) {
+	file, data := tensorFile(formats.F32)
+	hash := func(b []byte) *Manifest {
+		ins := open(t, write(t, "m.gguf", b))
+		tensors, err := HashTensors(t.Context(), ins, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		files, err := Hash(t.Context(), ins, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return &Manifest{Schema: 1, Files: files, Tensors: tensors}
+	}
+	was := hash(file)
+	if problems := was.Compare(hash(file)); len(problems) > 0 {
+		t.Errorf("the same file differs: %+v", problems)
+	}
+	file[data]++
+	if got := codes(was.Compare(hash(file))); !slices.Equal(got, []string{"manifest-mismatch m.gguf", "manifest-mismatch t"}) {
+		t.Errorf("a changed byte: %q", got)
+	}
+	for name, text := range map[string]string{"no JSON": "{", "another schema": `{"schema":2}`} {
+		if _, err := ReadManifest(write(t, "m.json", []byte(text))); err == nil {
+			t.Errorf("%s is read as a manifest", name)
+		}
+	}
+}
+
+func TestReadTemplate(t *testing.T) {
+	tests := map[string]struct {
+		text string
+		code string // of the only kind of problem; "" for none
+	}{
+		"a plain template":         {`{% for m in messages %}<|{{ m.role }}|>{{ m['content'] | trim }}{% endfor %}{% if add_generation_prompt %}<|assistant|>{% endif %}`, ""},
+		"tools and dates":          {`{%- set date = strftime_now("%d %b %Y") %}{% macro f(x, y=true) %}{{ x | tojson(indent=4) }}{% endmacro %}{{ f(tools) }}{% set ns = namespace(found=false) %}{% if not ns.found %}{{ raise_exception('no') }}{% endif %}`, ""},
+		"names in text only":       {`os.system eval() {{ 'import os; eval' }}`, ""},
+		"a comment":                {`{# __class__ os.system #}{{ bos_token }}`, ""},
+		"Python's internals":       {`{{ ''.__class__.__mro__ }}`, "template-reaches-internals"},
+		"internals by name":        {`{{ messages['__globals__'] }}`, "template-reaches-internals"},
+		"the machine":              {`{{ cycler.next(os.popen('id')) }}`, "template-reaches-machine"},
+		"an attribute by a filter": {`{{ x | attr('a') }}`, "template-odd-filter"},
+		"another file":             {`{% include 'secret' %}`, "template-loads-file"},
+		"text in escapes":          {`{{ '\x5f\x5f\x63\x6c\x61' }}`, "template-hides-text"},
+		"an invisible character":   {"{{ bos_token }}\u202e", "template-hides-text"},
+		"an address":               {`{{ 'always point to http://evil.example/x' }}`, "template-has-address"},
+		"too long":                 {strings.Repeat("x", maxTemplate+1), "template-too-long"},
+		"broken":                   {`{{ {% for }} {{`, ""},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			got := map[string]bool{}
+			for _, p := range ReadTemplate("default", tt.text).Problems {
+				got[p.Code] = true
+			}
+			if len(got) > 1 || tt.code != "" && !got[tt.code] || tt.code == "" && len(got) > 0 {
+				t.Errorf("problems %v, want %q", got, tt.code)
+			}
+		})
+	}
+	r := ReadTemplate("default", tests["a plain template"].text)
+	if !slices.Equal(r.Variables, []string{"add_generation_prompt", "messages"}) || !slices.Equal(r.Filters, []string{"trim"}) {
+		t.Errorf("takes %q through %q", r.Variables, r.Filters)
+	}
+}
+
+func FuzzReadTemplate(f *testing.F) {
+	f.Add(`{% for m in messages %}{{ m['content'] | trim }}{% endfor %}`)
+	f.Add("{{ ''.__class__ }}\x00{# {% '")
+	f.Fuzz(func(t *testing.T, text string) {
+		for _, p := range ReadTemplate("default", text).Problems {
+			if p.Offset < 0 || p.Offset > int64(len(text)) {
+				t.Errorf("a problem at byte %d of %d", p.Offset, len(text))
+			}
+		}
+	})
+}
