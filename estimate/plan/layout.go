@@ -43,16 +43,18 @@ type unit struct {
 // A table is what every layer takes, from uses with everything on a device.
 type table struct {
 	uses   []estimate.Use
-	layers []load // the output layer last
+	leaves []string // by use: its base name, "" for what does not leave its layer's device
+	layers []load   // the output layer last
 }
 
 // leaves returns the base name of a tensor that --n-cpu-moe, or for a dense model
-// --n-cpu-ffn, leaves on the host.
-func leaves(m *model.Model, name string) (base string, ok bool) {
-	_, rest := model.SplitName(name)
-	if !strings.HasPrefix(rest, "ffn_") {
-		return "", false
+// --n-cpu-ffn, leaves on the host, and "" for any other.
+func leaves(m *model.Model, name string) string {
+	il, rest := model.SplitName(name)
+	if il < 0 || !strings.HasPrefix(rest, "ffn_") {
+		return ""
 	}
+	ok := false
 	what, _, _ := strings.Cut(rest, ".")
 	if m.NExpert > 0 {
 		ok = strings.HasSuffix(what, "exps")
@@ -61,7 +63,10 @@ func leaves(m *model.Model, name string) (base string, ok bool) {
 			ok = ok || strings.HasPrefix(what, p)
 		}
 	}
-	return name[:len(name)-len(rest)] + what, ok
+	if !ok {
+		return ""
+	}
+	return name[:len(name)-len(rest)+len(what)]
 }
 
 // newTable measures every layer on one device.
@@ -74,9 +79,12 @@ func newTable(m *model.Model, o estimate.Options, depth int) (*table, error) {
 	if err != nil {
 		return nil, err
 	}
-	t := &table{uses: uses, layers: make([]load, m.NLayerAll+1)}
+	t := &table{uses: uses, leaves: make([]string, len(uses)), layers: make([]load, m.NLayerAll+1)}
 	for i := range uses {
 		u := &uses[i]
+		if u.Tensor >= 0 {
+			t.leaves[i] = leaves(m, m.Tensors[u.Tensor].Name)
+		}
 		if u.Device < 0 || u.Layer < 0 || u.Layer > m.NLayerAll {
 			continue
 		}
@@ -86,12 +94,10 @@ func newTable(m *model.Model, o estimate.Options, depth int) (*table, error) {
 			read *= uint64(min(u.Cells, max(depth, 1)))
 		}
 		l.read += read
-		if u.Tensor >= 0 {
-			if base, ok := leaves(m, m.Tensors[u.Tensor].Name); ok {
-				l.lean += u.Bytes
-				l.add(base, u, read)
-				continue
-			}
+		if base := t.leaves[i]; base != "" {
+			l.lean += u.Bytes
+			l.add(base, u, read)
+			continue
 		}
 		l.fixed += u.Bytes
 	}
@@ -310,7 +316,7 @@ func (l *layout) leans(m *model.Model) []estimate.Override {
 }
 
 // moved returns the uses as they are under the layout.
-func (t *table) moved(m *model.Model, l *layout, nkvo bool) []estimate.Use {
+func (t *table) moved(l *layout, nkvo bool) []estimate.Use {
 	homes := make([]int, len(t.layers))
 	for il := range homes {
 		homes[il] = l.home(il)
@@ -332,10 +338,7 @@ func (t *table) moved(m *model.Model, l *layout, nkvo bool) []estimate.Use {
 			}
 			continue
 		}
-		if u.Layer >= l.lean {
-			continue
-		}
-		if base, ok := leaves(m, m.Tensors[u.Tensor].Name); ok {
+		if base := t.leaves[i]; base != "" && u.Layer < l.lean {
 			u.Device = -1
 			if d, kept := l.kept[base]; kept {
 				u.Device = d

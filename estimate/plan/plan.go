@@ -114,8 +114,8 @@ type search struct {
 	host  *uint64
 	names []string // of the devices' buffers
 	steps []string
-	why   string // the last try did not fit
-	runs  int
+	why   string  // the last try did not fit
+	taken []int64 // of each device by compute buffers and overheads, at the last placement
 }
 
 func newSearch(m *model.Model, o estimate.Options, w Want) (*search, error) {
@@ -191,7 +191,6 @@ func (s *search) fixed() bool {
 // run judges settings. over is by how much each device's room is exceeded, the
 // host's last.
 func (s *search) run(o *estimate.Options) (b *estimate.Breakdown, over []int64, fits bool, err error) {
-	s.runs++
 	if b, err = estimate.Run(s.m, *o); err != nil {
 		return nil, nil, false, err
 	}
@@ -384,6 +383,7 @@ func (s *search) settle(o estimate.Options, t *table, rates []float64, taken []i
 			return nil, nil, err
 		}
 		if ok {
+			s.taken = taken
 			p, err := s.plan(ro, l, b)
 			return p, l, err
 		}
@@ -405,6 +405,7 @@ func (s *search) settle(o estimate.Options, t *table, rates []float64, taken []i
 func (s *search) draw(o *estimate.Options, t *table, rooms []int64, rates []float64) *layout {
 	var best *layout
 	var most float64
+	worse := 0
 	for cpu := 0; cpu <= len(t.layers); cpu++ {
 		lean, ok := t.leanest(rooms, cpu)
 		if !ok {
@@ -418,15 +419,33 @@ func (s *search) draw(o *estimate.Options, t *table, rooms []int64, rates []floa
 			continue
 		}
 		t.keep(l, rooms, rates)
-		sp := speed.Of(s.m, o, t.moved(s.m, l, o.NoKVOffload), s.w.Speed)
-		if best == nil || sp.Decode.Mid > most {
-			best, most = l, sp.Decode.Mid
+		sp := speed.Of(s.m, o, t.moved(l, o.NoKVOffload), s.w.Speed)
+		if worse++; best == nil || sp.Decode.Mid > most {
+			best, most, worse = l, sp.Decode.Mid, 0
 		}
-		if l.full() {
+		if l.full() || worse == 8 { // more layers on the host only add to the time
 			break
 		}
 	}
 	return best
+}
+
+// promise returns the speed that a layout by the table alone has, with what the
+// last placement held besides.
+func (s *search) promise(o estimate.Options) float64 {
+	t, err := newTable(s.m, o, s.w.Speed.Depth)
+	if err != nil {
+		return 0
+	}
+	rooms := make([]int64, len(s.room))
+	for i := range rooms {
+		rooms[i] = s.room[i] - s.taken[i]
+	}
+	l := s.draw(&o, t, rooms, speed.Rates(&o, s.w.Speed.Factors))
+	if l == nil {
+		return 0
+	}
+	return speed.Of(s.m, &o, t.moved(l, o.NoKVOffload), s.w.Speed).Decode.Mid
 }
 
 // best returns the best plan, nil when none fits.
@@ -445,6 +464,12 @@ func (s *search) best() (*Plan, error) {
 	for _, v := range s.variants(p, l) {
 		vo := o
 		v.set(&vo)
+		if p != nil && l != nil && v.byTable {
+			if mid := s.promise(vo); mid < .98*v.worth*p.Speed.Decode.Mid {
+				s.say("%s would give %.1f tokens per second instead of %.1f: not worth it", v.name, mid, p.Speed.Decode.Mid)
+				continue
+			}
+		}
 		q, ql, err := s.place(vo)
 		if err != nil {
 			var refused *estimate.RefusedError
@@ -523,9 +548,10 @@ func (s *search) summary(p *Plan, l *layout) string {
 
 // A variant is another setting that may make the rest faster.
 type variant struct {
-	name  string
-	worth float64 // times the speed that it must bring
-	set   func(o *estimate.Options)
+	name    string
+	worth   float64 // times the speed that it must bring
+	byTable bool    // its compute buffers are about the same
+	set     func(o *estimate.Options)
 }
 
 // variants returns what is worth a try after a first placement.
@@ -535,13 +561,13 @@ func (s *search) variants(p *Plan, l *layout) (v []variant) {
 	}
 	q8 := formats.Q8_0
 	if s.o.TypeK == nil && s.o.TypeV == nil && s.w.Prefer != Quality && s.o.FlashAttn != estimate.FlashAttnOff {
-		v = append(v, variant{"a cache in q8_0", 1.1, func(o *estimate.Options) { o.TypeK, o.TypeV = &q8, &q8 }})
+		v = append(v, variant{"a cache in q8_0", 1.1, true, func(o *estimate.Options) { o.TypeK, o.TypeV = &q8, &q8 }})
 	}
 	if !s.o.NoKVOffload && !s.w.KeepKVOnGPU && len(s.room) > 0 {
-		v = append(v, variant{"the cache in host memory", 1.1, func(o *estimate.Options) { o.NoKVOffload = true }})
+		v = append(v, variant{"the cache in host memory", 1.1, true, func(o *estimate.Options) { o.NoKVOffload = true }})
 	}
-	if s.o.NUBatch == 0 {
-		v = append(v, variant{"a micro-batch of 256", 1.1, func(o *estimate.Options) { o.NUBatch = 256 }})
+	if s.o.NUBatch == 0 && (p == nil || s.computes(p) > .03) {
+		v = append(v, variant{"a micro-batch of 256", 1.1, false, func(o *estimate.Options) { o.NUBatch = 256 }})
 	}
 	return v
 }
@@ -628,4 +654,15 @@ func (s *search) longest(p *Plan, o estimate.Options) (*Plan, error) {
 	}
 	q.Lean, q.Kept = p.Lean, p.Kept
 	return q, nil
+}
+
+// computes is the part of the devices' rooms that compute buffers take.
+func (s *search) computes(p *Plan) float64 {
+	var compute, room float64
+	for i := range p.Breakdown.Devices {
+		d := &p.Breakdown.Devices[i]
+		compute += float64(d.Compute)
+		room += float64(max(s.room[d.Device], 0))
+	}
+	return compute / max(room, 1)
 }
