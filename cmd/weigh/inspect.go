@@ -144,6 +144,9 @@ func summarize(ins *inspect.Inspection) *inspectDocument {
 		if d.Architecture == "" {
 			d.Architecture = h.Type
 		}
+		if n := int(h.Context); n > 0 {
+			d.NCtxTrain = &n // a converter may write another
+		}
 		d.Notes = append(d.Notes, h.Notes...)
 		if h.Refused != "" {
 			d.Notes = append(d.Notes, "llama.cpp's converter would refuse it: "+h.Refused)

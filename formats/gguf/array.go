@@ -120,7 +120,7 @@ func (a *ArrayReader) Strings() iter.Seq2[[]byte, error] {
 				yield(nil, err)
 				return
 			}
-			if !yield(b, nil) {
+			if !yield(b[:len(b):len(b)], nil) {
 				return
 			}
 		}
