@@ -19,6 +19,9 @@ type ShapeError struct {
 }
 
 func (e *ShapeError) Error() string {
+	if e.Op == OpNone {
+		return "compute graph: " + e.Msg
+	}
 	return "compute graph: " + e.Op.String() + ": " + e.Msg
 }
 
