@@ -71,6 +71,7 @@ func TestRefusedSettings(t *testing.T) {
 		"quantized values without flash attention": {llama, Options{TypeV: &q8, FlashAttn: FlashAttnOff}, "-ctv"},
 		"different cache types of an MLA model":    {deepseek, Options{TypeK: &q8}, "-ctk"},
 		"more sequences than llama.cpp has":        {llama, Options{NParallel: 257}, "-np"},
+		"fewer outputs than sequences":             {llama, Options{NParallel: 2, NOutputs: new(1)}, "n_outputs_max"},
 		"a negative context":                       {llama, Options{NCtx: -1}, "-c"},
 		"a context of a billion":                   {llama, Options{NCtx: 1 << 30}, "-c"},
 		"a main GPU that is not there":             {llama, Options{Devices: cards(2), SplitMode: SplitNone, MainGPU: 2}, "-mg"},

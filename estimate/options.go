@@ -233,6 +233,9 @@ func (o *Options) context(m *model.Model, row *arch.Arch) (*arch.Context, *Setti
 	if s.NOutputs <= 0 || row.Encoder {
 		s.NOutputs = c.NBatch
 	}
+	if o.NOutputs != nil && s.NOutputs < c.NSeqMax {
+		return nil, nil, refuse("n_outputs_max", "%d outputs are fewer than the %d sequences: llama.cpp aborts (llama_context::output_reserve)", s.NOutputs, c.NSeqMax)
+	}
 
 	c.NCtx = pad(c.NCtx, 256)
 	c.NCtxSeq = c.NCtx
