@@ -23,31 +23,8 @@ func loadDeepseek4(k *Keys, h *model.HParams) {
 	if h.NLayerNext > 0 && k.index.Layer(h.NLayer(), "nextn.eh_proj.weight") < 0 {
 		h.NLayerNext = 0
 	}
-	loadMoE(model.GatingNone)(k, h)
-	h.NLayerDenseLead = 0
-	h.NLoraQ = k.Need("attention.q_lora_rank")
-	k.window(h, "attention.sliding_window")
-	for il := range h.Layers {
-		h.Layers[il].SWA = true
-	}
-	exp := k.Floats("swiglu_clamp_exp", h.NLayerAll)
-	shared := k.Floats("swiglu_clamp_shexp", h.NLayerAll)
-	if shared == nil {
-		shared = exp
-	}
-	for il := range h.Layers {
-		if exp != nil {
-			h.Layers[il].SwigluClampExp, h.Layers[il].SwigluClampShexp = exp[il], shared[il]
-		}
-	}
+	loadV4Layers(k, h)
 	loadIndexer(k, h)
-	h.DSV4OGroupCount = k.Need("attention.output_group_count")
-	h.DSV4OLoraRank = k.Need("attention.output_lora_rank")
-	h.DSV4HCMult = k.streams()
-	h.DSV4HCSinkhornIters = k.Need("hyper_connection.sinkhorn_iterations")
-	if h.DSV4HCSinkhornIters > maxSinkhorn {
-		k.fail("hyper_connection.sinkhorn_iterations", "%d, want at most %d", h.DSV4HCSinkhornIters, maxSinkhorn)
-	}
 	h.DSV4HashLayerCount = k.Need("hash_layer_count")
 	h.NEmbdOutImpl = h.DSV4HCMult * h.NEmbd
 	if !k.Has("attention.compress_ratios") {
@@ -58,6 +35,33 @@ func loadDeepseek4(k *Keys, h *model.HParams) {
 			k.fail("attention.compress_ratios", "%d in layer %d, llama.cpp knows 0, %d and %d", r, il, ratioCSA, ratioHCA)
 		}
 		h.Layers[il].CompressRatio = r
+	}
+}
+
+// loadV4Layers reads what every layer of DeepSeek-V4 needs, a draft's too.
+func loadV4Layers(k *Keys, h *model.HParams) {
+	loadMoE(model.GatingNone)(k, h)
+	h.NLayerDenseLead = 0
+	h.NLoraQ = k.Need("attention.q_lora_rank")
+	k.window(h, "attention.sliding_window")
+	exp := k.Floats("swiglu_clamp_exp", h.NLayerAll)
+	shared := k.Floats("swiglu_clamp_shexp", h.NLayerAll)
+	if shared == nil {
+		shared = exp
+	}
+	for il := range h.Layers {
+		l := &h.Layers[il]
+		l.SWA = true
+		if exp != nil {
+			l.SwigluClampExp, l.SwigluClampShexp = exp[il], shared[il]
+		}
+	}
+	h.DSV4OGroupCount = k.Need("attention.output_group_count")
+	h.DSV4OLoraRank = k.Need("attention.output_lora_rank")
+	h.DSV4HCMult = k.streams()
+	h.DSV4HCSinkhornIters = k.Need("hyper_connection.sinkhorn_iterations")
+	if h.DSV4HCSinkhornIters > maxSinkhorn {
+		k.fail("hyper_connection.sinkhorn_iterations", "%d, want at most %d", h.DSV4HCSinkhornIters, maxSinkhorn)
 	}
 	if h.ExpertGating != model.GatingSqrtSoftplus {
 		k.fail("expert_gating_func", "%d, want %d", h.ExpertGating, model.GatingSqrtSoftplus)

@@ -34,47 +34,19 @@ func loadDflash(k *Keys, h *model.HParams) {
 	sections := k.PerLayer("rope.dimension_sections", 4, 0)
 	copy(h.RopeSections[:], sections)
 	if h.DSV4HCMult = k.Int("hyper_connection.count", 0); h.DSV4HCMult > 0 {
-		loadDflashV4(k, h)
+		h.RopeType = model.RopeNorm
+		loadV4Layers(k, h)
+		for il, r := range k.PerLayer("attention.compress_ratios", h.NLayerAll, 0) {
+			if r != 0 {
+				k.fail("attention.compress_ratios", "%d in layer %d, llama.cpp wants none in a draft", r, il)
+			}
+		}
 	} else if n := k.Int("attention.sliding_window", 0); n > 0 {
 		h.NSWA, h.SWAType = n, model.SWAStandard
 		k.windowPattern(h)
 	}
 	if h.RopeSections != [4]int{} {
 		h.RopeType = model.RopeMRoPE
-	}
-}
-
-// loadDflashV4 reads what layers of DeepSeek-V4 need.
-func loadDflashV4(k *Keys, h *model.HParams) {
-	loadMoE(model.GatingNone)(k, h)
-	h.NLayerDenseLead = 0
-	h.RopeType = model.RopeNorm
-	h.NLoraQ = k.Need("attention.q_lora_rank")
-	k.window(h, "attention.sliding_window")
-	exp := k.Floats("swiglu_clamp_exp", h.NLayerAll)
-	shared := k.Floats("swiglu_clamp_shexp", h.NLayerAll)
-	if shared == nil {
-		shared = exp
-	}
-	for il, r := range k.PerLayer("attention.compress_ratios", h.NLayerAll, 0) {
-		l := &h.Layers[il]
-		l.SWA = true
-		if exp != nil {
-			l.SwigluClampExp, l.SwigluClampShexp = exp[il], shared[il]
-		}
-		if r != 0 {
-			k.fail("attention.compress_ratios", "%d in layer %d, llama.cpp wants none in a draft", r, il)
-		}
-	}
-	h.DSV4HCMult = k.streams()
-	h.DSV4OGroupCount = k.Need("attention.output_group_count")
-	h.DSV4OLoraRank = k.Need("attention.output_lora_rank")
-	h.DSV4HCSinkhornIters = k.Need("hyper_connection.sinkhorn_iterations")
-	if h.DSV4HCSinkhornIters > maxSinkhorn {
-		k.fail("hyper_connection.sinkhorn_iterations", "%d, want at most %d", h.DSV4HCSinkhornIters, maxSinkhorn)
-	}
-	if h.ExpertGating != model.GatingSqrtSoftplus {
-		k.fail("expert_gating_func", "%d, want %d", h.ExpertGating, model.GatingSqrtSoftplus)
 	}
 }
 
