@@ -1,0 +1,100 @@
+package plan
+
+import (
+	"cmp"
+	"slices"
+	"strings"
+
+	"weigh/estimate"
+	"weigh/estimate/hw"
+	"weigh/estimate/speed"
+	"weigh/inspect/model"
+)
+
+// A Purchase is hardware that runs a model with all its layers.
+type Purchase struct {
+	Card  hw.Card
+	Count int
+	Need  uint64 // bytes of the fullest card, reserve excluded
+	Speed *speed.Speed
+}
+
+// purchases is the most that are proposed for one number of cards.
+const purchases = 3
+
+// Hardware returns the smallest cards of the catalogue, alone and in pairs (fours
+// and eights where pairs are too small), that run m with all layers and o's
+// settings. Parts of laptops and parts that share the host's memory are left out.
+func Hardware(m *model.Model, o estimate.Options, w Want) ([]Purchase, error) {
+	if o.NCtx == 0 {
+		o.NCtx = (&search{m: m, o: o}).wanted()
+	}
+	o.NGPULayers, o.TensorSplit, o.Overrides, o.SplitMode, o.NoKVOffload = nil, nil, nil, estimate.SplitLayer, false
+	var cards []hw.Card
+	for _, c := range hw.Catalogue() {
+		if c.Memory > 0 && !c.Unified && !strings.Contains(c.Name, "Laptop") && !strings.Contains(c.Name, "Max-Q") {
+			cards = append(cards, c)
+		}
+	}
+	slices.SortStableFunc(cards, func(a, b hw.Card) int {
+		return cmp.Or(cmp.Compare(a.Memory, b.Memory), -cmp.Compare(a.BandwidthBps, b.BandwidthBps))
+	})
+	var all []Purchase
+	for _, count := range []int{1, 2, 4, 8} {
+		if count > 2 && len(all) > 0 {
+			break
+		}
+		found, err := smallest(m, o, w, cards, count)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, found...)
+	}
+	return all, nil
+}
+
+// smallest returns the first cards, count of each, that hold everything.
+func smallest(m *model.Model, o estimate.Options, w Want, cards []hw.Card, count int) (found []Purchase, err error) {
+	// On cards without limit the fullest shows what is needed at least.
+	huge := uint64(1) << 50
+	o.Devices = slices.Repeat([]hw.Device{{Backend: hw.CUDA, ComputeCapability: hw.Capability{Major: 8, Minor: 9}, MemoryTotal: &huge, MemoryFree: &huge, Assumed: true}}, count)
+	b, err := estimate.Run(m, o)
+	if err != nil {
+		return nil, err
+	}
+	var sum uint64
+	for i := range b.Devices {
+		sum += b.Devices[i].Total() - b.Devices[i].Overhead
+	}
+	for _, c := range cards {
+		if len(found) == purchases {
+			break
+		}
+		d, err := c.Device()
+		if err != nil || *d.MemoryFree*uint64(count) < sum {
+			continue
+		}
+		o.Devices = make([]hw.Device, count)
+		for i := range o.Devices {
+			o.Devices[i] = d
+			o.Devices[i].Index = i
+		}
+		s, err := newSearch(m, o, w)
+		if err != nil {
+			return nil, err
+		}
+		p, l, err := s.place(o)
+		if err != nil {
+			return nil, err
+		}
+		if p == nil || !l.full() {
+			continue
+		}
+		need := uint64(0)
+		for i := range p.Breakdown.Devices {
+			need = max(need, p.Breakdown.Devices[i].Total())
+		}
+		found = append(found, Purchase{Card: c, Count: count, Need: need, Speed: p.Speed})
+	}
+	return found, nil
+}
