@@ -23,6 +23,7 @@ type VulkanLimits struct {
 	Addresses     bool   // shaderInt64 and bufferDeviceAddress: none for im2col
 	Shuffle       bool   // subgroup shuffle and vote, or cooperative matrices of the second kind: flash attention
 	FullSubgroups bool   // subgroup arithmetic and computeFullSubgroups: cumulative sums
+	SubgroupSize  int    // lanes
 	Integrated    bool   // an integrated GPU
 	NoReorder     bool   // GGML_VK_DISABLE_GRAPH_OPTIMIZE is set
 }
@@ -30,14 +31,14 @@ type VulkanLimits struct {
 // Lavapipe returns the limits of Mesa's software device (llvmpipe).
 func Lavapipe() VulkanLimits {
 	return VulkanLimits{OffsetAlign: 16, MapAlign: 64, MaxRange: 128 << 20, MaxBuffer: 1<<32 - 1, MaxAllocation: 1 << 31,
-		SharedMemory: 32 << 10, MaxWorkgroup: 1024, MemoryModel: true, Addresses: true, Shuffle: true, FullSubgroups: true}
+		SharedMemory: 32 << 10, MaxWorkgroup: 1024, SubgroupSize: 8, MemoryModel: true, Addresses: true, Shuffle: true, FullSubgroups: true}
 }
 
 // DiscreteVulkan returns limits that hold for the drivers of current discrete
 // GPUs: the largest alignment and smallest sizes among them.
 func DiscreteVulkan() VulkanLimits {
 	return VulkanLimits{OffsetAlign: 64, MapAlign: 64, MaxRange: 1<<32 - 1, MaxBuffer: 1<<32 - 1, MaxAllocation: 1<<32 - 1<<21,
-		SharedMemory: 48 << 10, MaxWorkgroup: 1024, MemoryModel: true, Addresses: true, Shuffle: true, FullSubgroups: true}
+		SharedMemory: 48 << 10, MaxWorkgroup: 1024, SubgroupSize: 32, MemoryModel: true, Addresses: true, Shuffle: true, FullSubgroups: true}
 }
 
 // Vulkan returns the rules of the i-th Vulkan device. All devices of a machine
@@ -167,6 +168,9 @@ func (l *VulkanLimits) supports(op *graph.Tensor) bool {
 			if s != nil && !f32(s) {
 				return false
 			}
+		}
+		if op.Op == graph.OpDSV4HCComb && !(l.Shuffle && l.FullSubgroups && l.SubgroupSize >= 16) {
+			return false
 		}
 		return f32(op) && (op.Op != graph.OpDSV4HCPre || a.Ne[1] == 4) && (op.Op != graph.OpDSV4HCPost || b.Ne[1] == 4)
 	case graph.OpSolveTri:
