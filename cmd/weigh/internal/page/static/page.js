@@ -1,0 +1,396 @@
+// The page: controls, what they ask of the program, and what is drawn.
+
+import { $, h, bytes, count } from "./dom.js";
+import { state, fresh, toHash, fromHash, hardware, settings, take, extras } from "./state.js";
+import { ask, models, latest, idle } from "./api.js";
+import { drawMemory, drawVerdict } from "./memory.js";
+import { drawLadder, drawMap, names, short } from "./charts.js";
+import { drawModel, drawNotes, drawMetadata, drawQuants, drawPresets, drawSpeed } from "./tables.js";
+
+let library = { models: [], notes: [] };
+let facts = null; // of the model: weigh inspect
+let now = null; // weigh estimate at the state
+let placed = null;
+let over = "ngl";
+const ladders = {}; // by setting, of the last idle moment
+
+// --- controls ---
+
+const cacheTypes = ["f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl"];
+const stops = {
+  c: () => {
+    const most = facts?.n_ctx_train || 131072;
+    const out = [];
+    for (let n = 512; n < most; n *= 2) for (const v of n < 2048 ? [n] : [n, n * 1.25, n * 1.5, n * 1.75]) if (v < most) out.push(v);
+    return [...out, most];
+  },
+  ngl: () => range((facts?.n_layer ?? 32) + 1),
+  ncmoe: () => range(facts?.n_layer ?? 0),
+  np: () => [0, 1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64],
+  ub: () => [32, 64, 128, 256, 512, 1024, 2048, 4096],
+};
+const range = (n) => Array.from({ length: n + 1 }, (_, i) => i);
+const controls = {
+  c: ["Context", (v) => `${count(v)} tokens`],
+  ngl: ["Layers on GPUs", (v) => `${v} of ${(facts?.n_layer ?? 0) + 1}`],
+  ncmoe: ["Experts on the CPU", (v) => (v ? `of the first ${v} layers` : "none")],
+  np: ["Sequences at once", (v) => (v ? `${v}` : "as llama-server: 4 sharing one cache")],
+  ub: ["Micro-batch", (v) => `${v} tokens at once`],
+};
+const widgets = {};
+
+function buildControls() {
+  for (const [key, [label]] of Object.entries(controls)) {
+    const slider = h("input", { type: "range", id: `s-${key}`, min: 0, step: 1, class: "open" });
+    const number = h("input", { type: "number", id: `n-${key}`, min: 0, "aria-label": `${label}, exactly` });
+    const remark = h("small", {});
+    slider.addEventListener("input", () => set(key, stops[key]()[+slider.value]));
+    number.addEventListener("change", () => { if (Number.isInteger(+number.value) && +number.value >= 0) set(key, +number.value); });
+    widgets[key] = { slider, number, remark, root: h("div", { class: "slider" }, h("div", { class: "top" }, h("label", { for: `s-${key}` }, label), number), slider, remark) };
+    $("sliders").append(widgets[key].root);
+  }
+  for (const id of ["ctk", "ctv"]) {
+    $(id).append(...cacheTypes.map((t) => h("option", {}, t)));
+    $(id).addEventListener("change", () => set(id, $(id).value));
+  }
+  for (const id of ["fa", "kvu", "host"]) $(id).addEventListener("change", () => set(id, $(id).value));
+  for (const id of ["nkvo", "swa"]) $(id).addEventListener("change", () => set(id, $(id).checked));
+  $("host").append(h("option", { value: "" }, "as detected"), ...[8, 16, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536].map((n) => h("option", { value: `${n}GiB` }, `${n} GiB`)));
+  $("cpu-only").addEventListener("click", () => set("gpus", ["none"]));
+  $("detected").addEventListener("click", () => { state.host = ""; set("gpus", []); });
+}
+
+function set(key, value) {
+  state[key] = value;
+  changed();
+}
+
+// changed shows the state and asks what it means.
+function changed() {
+  showControls();
+  remember();
+  follow();
+  consider();
+}
+
+let written = 0;
+function remember() {
+  clearTimeout(written);
+  written = setTimeout(() => history.replaceState(null, "", toHash()), 120);
+}
+
+function showControls() {
+  const layers = (facts?.n_layer ?? 0) + 1;
+  const none = now ? now.devices.length === 0 && state.gpus[0] === "none" : false;
+  for (const [key, w] of Object.entries(widgets)) {
+    const list = stops[key]();
+    let value = state[key];
+    if (key === "ngl" && value < 0) value = layers;
+    w.slider.max = list.length - 1;
+    w.slider.value = list.reduce((best, v, i) => (Math.abs(v - value) < Math.abs(list[best] - value) ? i : best), 0);
+    w.slider.setAttribute("aria-valuetext", controls[key][1](value));
+    if (document.activeElement !== w.number) w.number.value = value;
+    w.remark.textContent = remarkOf(key, value);
+    limit(key, w.slider, list);
+  }
+  widgets.ncmoe.root.hidden = !facts?.n_expert;
+  widgets.ngl.slider.disabled = none;
+  $("swa-label").hidden = !facts?.n_swa;
+  for (const id of ["ctk", "ctv", "fa", "kvu"]) $(id).value = state[id];
+  if (![...$("host").options].some((o) => o.value === state.host)) $("host").append(h("option", { value: state.host }, state.host));
+  $("host").value = state.host;
+  $("nkvo").checked = state.nkvo;
+  $("swa").checked = state.swa;
+  $("extra").replaceChildren(...extras().map((group, i) => h("span", { class: "chip", title: group.join(" ") }, h("span", {}, group.join(" ")), h("button", { type: "button", "aria-label": `Remove ${group[0]}`, onclick: () => set("extra", extras().filter((_, j) => j !== i).flat()) }, "✕"))));
+  const cards = state.gpus.length ? state.gpus : null;
+  $("cards").replaceChildren(...(cards ?? detectedNames()).map((name, i) => h("span", { class: cards ? "chip" : "chip plain", title: name }, h("span", {}, name === "none" ? "CPU only" : name), cards ? h("button", { type: "button", "aria-label": `Remove ${name}`, onclick: () => set("gpus", state.gpus.filter((_, j) => j !== i)) }, "✕") : null)));
+}
+
+function detectedNames() {
+  if (!now) return [];
+  return now.devices.length ? now.devices.map((d) => d.description || d.name) : ["No GPU found: the CPU alone"];
+}
+
+function remarkOf(key, value) {
+  if (key === "c" && ladders.ctx?.limit) return `${controls.c[1](value)}; up to ${count(ladders.ctx.limit)} fit`;
+  if (key === "c" && ladders.ctx) return "no length fits";
+  return controls[key][1](value);
+}
+
+// limit paints where on a slider the model fits, as of the last ladders.
+function limit(key, slider, list) {
+  const d = ladders[key === "c" ? "ctx" : key];
+  slider.classList.toggle("open", !d);
+  if (!d) return;
+  const fit = d.points.filter((p) => p.fits).map((p) => p.value);
+  if (!fit.length) {
+    slider.style.setProperty("--from", "100%");
+    slider.style.setProperty("--to", "100%");
+    return;
+  }
+  const most = key === "c" ? d.limit ?? fit.at(-1) : fit.at(-1);
+  const at = (v) => {
+    let i = list.findIndex((s) => s >= v);
+    if (i < 0) i = list.length - 1;
+    return `${(100 * i) / Math.max(list.length - 1, 1)}%`;
+  };
+  slider.style.setProperty("--from", fit[0] <= d.points[0].value ? "0%" : at(fit[0]));
+  slider.style.setProperty("--to", at(most));
+}
+
+// --- questions and answers ---
+
+function problem(e) {
+  const box = $("problem");
+  box.hidden = !e;
+  if (!e) return;
+  box.replaceChildren(e.message, ...(e.hint ? [h("small", {}, e.hint)] : []));
+  $("verdict").dataset.state = "wait";
+  $("answer").textContent = "No answer";
+  $("why").textContent = "";
+}
+
+// follow asks for the bytes and the speed at the state, as fast as answers come.
+const follow = latest(async () => {
+  if (!state.model || !facts) return;
+  const args = [...settings(), ...hardware()];
+  try {
+    const [d, p] = await Promise.all([ask("estimate", state.model, args), ask("placement", state.model, args)]);
+    now = d;
+    placed = p;
+    problem(null);
+    drawVerdict(d);
+    drawMemory(d);
+    drawSpeed(p.speed);
+    drawMap(p);
+    drawNotes([...facts.notes, ...d.notes]);
+    $("command").textContent = p.command;
+    document.body.dataset.args = JSON.stringify(args);
+    showControls();
+    if (ladders[over]) showLadder();
+  } catch (e) {
+    problem(e);
+    document.body.dataset.args = JSON.stringify(args);
+  }
+});
+
+// consider asks, once the hand rests, what other values would mean.
+let quantsOf = "";
+let planOf = "";
+const consider = idle(220, async (signal) => {
+  if (!state.model || !facts) return;
+  await follow();
+  const quiet = async (run) => {
+    try {
+      await run();
+    } catch (e) {
+      if (e.name === "AbortError") throw e;
+    }
+  };
+  const axes = facts.n_expert ? ["ngl", "ncmoe", "ctx"] : ["ngl", "ctx"];
+  axes.sort((a, b) => (b === over) - (a === over));
+  for (const axis of axes) {
+    await quiet(async () => {
+      ladders[axis] = await ask("ladder", state.model, [...settings(axis === "ctx" ? "c" : axis, ...(axis === "ncmoe" ? [] : [])), ...hardware(), "--over", axis], signal);
+      if (axis === over) showLadder();
+      showControls();
+    });
+  }
+  const machine = JSON.stringify([state.model, hardware()]);
+  if (planOf !== machine) {
+    await quiet(async () => {
+      const d = await ask("plan", state.model, hardware(), signal);
+      planOf = machine;
+      drawPresets(d, (args, gpus) => {
+        if (gpus) state.gpus = gpus;
+        else take(args);
+        changed();
+      });
+    });
+  }
+  const kept = ["-c", String(state.c), ...(state.ctk === "f16" ? [] : ["-ctk", state.ctk]), ...(state.ctv === "f16" ? [] : ["-ctv", state.ctv]), ...hardware()];
+  const which = JSON.stringify([state.model, kept]);
+  if (quantsOf !== which) {
+    await quiet(async () => {
+      drawQuants(await ask("quants", state.model, kept, signal), state.c);
+      quantsOf = which;
+    });
+  }
+  document.body.dataset.settled = JSON.stringify([...settings(), ...hardware()]);
+});
+
+function showLadder() {
+  const d = ladders[over];
+  if (!d || !now) return;
+  const value = { ngl: state.ngl < 0 ? (facts.n_layer ?? 0) + 1 : state.ngl, ncmoe: state.ncmoe, ctx: state.c }[over];
+  const free = now.devices.map((r) => r.memory_free);
+  drawLadder(d, value, free.length && free.every((f) => f !== null) ? free.reduce((a, b) => a + b, 0) : null, (v) => set(over === "ctx" ? "c" : over, v));
+}
+
+function showTabs() {
+  const axes = facts?.n_expert ? ["ngl", "ncmoe", "ctx"] : ["ngl", "ctx"];
+  if (!axes.includes(over)) over = "ngl";
+  $("over").replaceChildren(...axes.map((axis) => h("button", {
+    type: "button", role: "tab", id: `tab-${axis}`, "aria-selected": String(axis === over), tabindex: axis === over ? 0 : -1,
+    onclick: () => { over = axis; showTabs(); showLadder(); },
+    onkeydown: (e) => {
+      const to = { ArrowRight: 1, ArrowLeft: -1 }[e.key];
+      if (!to) return;
+      over = axes[(axes.indexOf(axis) + to + axes.length) % axes.length];
+      showTabs();
+      showLadder();
+      $(`tab-${over}`).focus();
+    },
+  }, names[axis])));
+}
+
+// --- choosing a model ---
+
+// open shows a model. With settings in the address they are kept; else the ones
+// that the plan finds best are taken.
+async function open(path, keep) {
+  state.model = path;
+  facts = null;
+  now = null;
+  for (const k of Object.keys(ladders)) delete ladders[k];
+  const item = library.models.find((m) => m.path === path);
+  $("pick-name").textContent = item?.name ?? path;
+  document.title = `${item?.name ?? path} · weigh`;
+  try {
+    facts = await ask("inspect", path, ["--metadata"]);
+  } catch (e) {
+    problem(e);
+    return;
+  }
+  drawModel(facts);
+  drawMetadata(facts, $("metadata-filter").value);
+  if (!keep) {
+    Object.assign(state, fresh(), { model: path, gpus: state.gpus, host: state.host });
+    await suggest();
+  }
+  showTabs();
+  changed();
+}
+
+// suggest takes the best plan of the machine, or else what llama-server would
+// settle on by itself.
+async function suggest() {
+  try {
+    const d = await ask("plan", state.model, hardware());
+    if (d.plans.length) {
+      take(d.plans[0].args);
+      return;
+    }
+    take((await ask("placement", state.model, hardware())).args);
+  } catch {
+    state.c = Math.min(facts.n_ctx_train || 4096, 4096);
+  }
+}
+
+// chooser turns a dialog with a filter and a list into a choice.
+function chooser(name, button, items, choose) {
+  const [dialog, filter, list] = [$(name), $(`${name}-filter`), $(`${name}-list`)];
+  let at = 0;
+  const draw = () => {
+    const words = filter.value.toLowerCase().split(/\s+/).filter(Boolean);
+    const found = items(filter.value).filter((i) => words.every((w) => i.search.includes(w))).slice(0, 300);
+    const out = [];
+    let group = null;
+    for (const i of found) {
+      if (i.group !== group) out.push(h("div", { class: "group" }, (group = i.group)));
+      out.push(h("button", { type: "button", role: "option", onclick: () => { dialog.close(); choose(i.value); } }, h("span", {}, i.label), h("span", {}, i.remark)));
+    }
+    list.replaceChildren(...(found.length ? out : [h("p", {}, "Nothing is called so.")]));
+    at = 0;
+    mark();
+  };
+  const mark = () => {
+    const buttons = [...list.querySelectorAll("button")];
+    buttons.forEach((b, i) => { b.classList.toggle("at", i === at); b.setAttribute("aria-selected", String(i === at)); });
+    buttons[at]?.scrollIntoView({ block: "nearest" });
+  };
+  filter.addEventListener("input", draw);
+  filter.addEventListener("keydown", (e) => {
+    const buttons = [...list.querySelectorAll("button")];
+    if (e.key === "ArrowDown" || e.key === "ArrowUp") {
+      at = Math.min(Math.max(at + (e.key === "ArrowDown" ? 1 : -1), 0), buttons.length - 1);
+      mark();
+      e.preventDefault();
+    } else if (e.key === "Enter") {
+      e.preventDefault();
+      buttons[at]?.click();
+    }
+  });
+  button.addEventListener("click", () => { filter.value = ""; dialog.showModal(); draw(); filter.focus(); });
+}
+
+let catalog = [];
+function chooseCards(text) {
+  const size = /^\s*(\d+(?:\.\d+)?)\s*gi?b?\s*$/i.exec(text);
+  const own = size ? [{ value: `${size[1]}GiB`, label: `${size[1]} GiB, any CUDA card`, remark: "", search: text.toLowerCase(), group: "size" }] : [];
+  return [...own, ...catalog.map((c) => ({ value: c.name, label: c.name, remark: [c.memory ? bytes(c.memory) : "shared memory", c.bandwidth_bytes_per_second ? `${Math.round(c.bandwidth_bytes_per_second / 1e9)} GB/s` : ""].filter(Boolean).join(" · "), search: `${c.name} ${c.vendor}`.toLowerCase(), group: c.vendor }))];
+}
+
+// --- the rest of the page ---
+
+function theme(to) {
+  document.documentElement.dataset.theme = to;
+}
+
+async function start() {
+  const dark = matchMedia("(prefers-color-scheme: dark)");
+  let saved = null;
+  try { saved = localStorage.getItem("theme"); } catch { /* storage is closed: the system's choice */ }
+  theme(saved ?? (dark.matches ? "dark" : "light"));
+  dark.addEventListener("change", () => { if (!saved) theme(dark.matches ? "dark" : "light"); });
+  $("theme").addEventListener("click", () => {
+    saved = document.documentElement.dataset.theme === "dark" ? "light" : "dark";
+    theme(saved);
+    try { localStorage.setItem("theme", saved); } catch { /* kept for this page only */ }
+  });
+  buildControls();
+  chooser("models", $("pick"), () => library.models.map((m) => ({ value: m.path, label: m.name, remark: m.bytes === null ? "folder" : bytes(m.bytes), search: `${m.name} ${m.path}`.toLowerCase(), group: m.group })), (path) => open(path, false));
+  chooser("catalog", $("add-card"), chooseCards, (name) => set("gpus", [...state.gpus.filter((g) => g !== "none"), name]));
+  addEventListener("keydown", (e) => {
+    if (e.key === "/" && !e.target.closest("input, select, textarea, dialog")) {
+      e.preventDefault();
+      $("pick").click();
+    }
+  });
+  const copied = (button, text) => async () => {
+    const was = button.textContent;
+    try {
+      await navigator.clipboard.writeText(text());
+      button.textContent = "Copied";
+    } catch {
+      getSelection().selectAllChildren($("command"));
+      button.textContent = "Press Ctrl+C";
+    }
+    setTimeout(() => { button.textContent = was; }, 1400);
+  };
+  $("copy").addEventListener("click", copied($("copy"), () => $("command").textContent));
+  $("share").addEventListener("click", copied($("share"), () => location.origin + location.pathname + toHash()));
+  $("metadata-filter").addEventListener("input", () => facts && drawMetadata(facts, $("metadata-filter").value));
+  let width = innerWidth;
+  addEventListener("resize", () => {
+    if (innerWidth === width) return;
+    width = innerWidth;
+    if (placed) drawMap(placed);
+    showLadder();
+  });
+  addEventListener("hashchange", () => { fromHash(location.hash); open(state.model, true); });
+  try {
+    library = await models();
+    $("about").textContent = `weigh ${library.version} · figures of llama.cpp 0.5.0 · everything stays on this machine`;
+    ask("gpus", "", ["--catalog"]).then((d) => { catalog = d.cards; }, () => {});
+    fromHash(location.hash);
+    const kept = location.hash.includes("c=") || location.hash.includes("ngl=");
+    if (state.model) await open(state.model, kept);
+    else if (library.models.length) await open(library.models[0].path, false);
+    else problem({ message: "There is no model to show.", hint: "start weigh serve with a model or a folder, or with --demo" });
+  } catch (e) {
+    problem(e);
+  }
+}
+
+start();
