@@ -69,7 +69,7 @@ Exit code 1: nothing fits; what would is listed, the least harmful first.`,
 	f.Float64Var(&o.minTPS, "min-tps", 0, "least tokens per second when generating")
 	f.StringVar(&o.prefer, "prefer", "speed", "what counts most: speed, context or quality")
 	f.IntVar(&o.depth, "depth", 0, "tokens in the cache that generation is timed at (4096, at most half the context)")
-	f.IntVar(&o.prompt, "prompt", 0, "tokens of the prompt that is timed (2048)")
+	f.IntVar(&o.prompt, "prompt-tokens", 0, "tokens of the prompt that is timed (2048)")
 	f.StringVar(&o.calibrate, "calibrate", "", "llama-bench's output for this model on this machine (JSON, CSV or markdown) `file`: its speeds replace the fitted ones")
 	f.StringVar(&o.engine, "engine", "llama.cpp", "llama.cpp or vllm")
 	f.BoolVar(&o.explain, "explain", false, "how the plan was found, with the bytes that decided")
@@ -80,7 +80,7 @@ Exit code 1: nothing fits; what would is listed, the least harmful first.`,
 // want turns the flags into what the plan is searched for.
 func (o *planFlags) want(s *session) (w plan.Want, err error) {
 	if o.ctx < 0 || o.depth < 0 || o.prompt < 0 {
-		return w, fmt.Errorf("--ctx, --depth and --prompt want 0 or more")
+		return w, fmt.Errorf("--ctx, --depth and --prompt-tokens want 0 or more")
 	}
 	if o.ctx > 0 {
 		if s.asked.NCtx > 0 && s.asked.NCtx != o.ctx {
@@ -160,36 +160,83 @@ func (s *session) planned(p *plan.Plan) *session {
 	return &t
 }
 
+// planned flags are those that a plan says itself; true: with a value.
+var (
+	planSettings = map[string]bool{
+		"-c": true, "--ctx-size": true, "-ngl": true, "--gpu-layers": true, "--n-gpu-layers": true, "-ts": true, "--tensor-split": true,
+		"-ctk": true, "--cache-type-k": true, "-ctv": true, "--cache-type-v": true, "-ub": true, "--ubatch-size": true,
+		"-kvo": false, "--kv-offload": false, "-nkvo": false, "--no-kv-offload": false, "-cram": true, "--cache-ram": true,
+	}
+	placeSettings = map[string]bool{
+		"-ot": true, "--override-tensor": true, "-cmoe": false, "--cpu-moe": false, "-ncmoe": true, "--n-cpu-moe": true, "-ncffn": true, "--n-cpu-ffn": true,
+	}
+)
+
+// otherFlags returns the flags given that a plan does not say itself. It says
+// the overrides unless they are the user's.
+func otherFlags(given []string, overrides bool) (rest []string) {
+	for i := 0; i < len(given); i++ {
+		name, _, inline := strings.Cut(given[i], "=")
+		value, known := planSettings[name]
+		if overrides && !known {
+			value, known = placeSettings[name]
+		}
+		switch {
+		case !known:
+			rest = append(rest, given[i])
+		case value && !inline:
+			i++
+		}
+	}
+	return rest
+}
+
 // planArgs returns llama-server's arguments of a plan: its exceptions before what
 // they are exceptions from, for the first pattern that matches counts.
 func (s *session) planArgs(p *plan.Plan) []string {
-	t := s.planned(p)
+	o := p.Options
+	own := p.Lean > 0 || len(o.Overrides) == 0 // the overrides are the plan's
+	o.Overrides = nil
 	if p.Lean > 0 {
-		t.options.Overrides = p.Kept
+		o.Overrides = p.Kept
 	}
-	args := t.args()
+	args := append([]string{"-m", s.modelFile()}, settledArgs(s.Model, &o, &p.Breakdown.Settings, nil)...)
+	add := func(words ...string) { args = append(args, words...) }
 	switch moe := s.Model.NExpert > 0; {
 	case p.Lean > 0 && moe && p.Lean >= s.Model.NLayerAll:
-		args = append(args, "-cmoe")
+		add("-cmoe")
 	case p.Lean > 0 && moe:
-		args = append(args, "-ncmoe", strconv.Itoa(p.Lean))
+		add("-ncmoe", strconv.Itoa(p.Lean))
 	case p.Lean > 0:
-		args = append(args, "--n-cpu-ffn", strconv.Itoa(p.Lean))
+		add("--n-cpu-ffn", strconv.Itoa(p.Lean))
 	}
-	if p.CacheRAM != nil {
-		args = append(args, "-cram", strconv.Itoa(*p.CacheRAM))
+	if o.TypeK != nil {
+		add("-ctk", lower(*o.TypeK))
 	}
-	if len(s.req.RPC) > 0 {
-		args = append(args, "--rpc", quote(strings.Join(s.req.RPC, ",")))
+	if o.TypeV != nil {
+		add("-ctv", lower(*o.TypeV))
 	}
-	if len(s.req.Devices) > 0 {
-		args = append(args, "-dev", quote(strings.Join(s.req.Devices, ",")))
+	if o.NUBatch > 0 {
+		add("-ub", strconv.Itoa(o.NUBatch))
 	}
-	return args
+	if o.NoKVOffload {
+		add("-nkvo")
+	}
+	switch {
+	case p.CacheRAM != nil:
+		add("-cram", strconv.Itoa(*p.CacheRAM))
+	case s.req.Set["--cache-ram"]:
+		add("-cram", strconv.Itoa(s.req.CacheRAM))
+	}
+	return append(args, otherFlags(s.req.Given, own)...)
 }
 
 func (s *session) planCommand(p *plan.Plan) string {
-	return strings.Join(append([]string{"llama-server"}, s.planArgs(p)...), " ")
+	words := []string{"llama-server"}
+	for _, a := range s.planArgs(p) {
+		words = append(words, quote(a))
+	}
+	return strings.Join(words, " ")
 }
 
 // A smallerQuant is a llama-quantize type with which the model fits.

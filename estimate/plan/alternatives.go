@@ -133,7 +133,7 @@ func (s *search) safer(best *Plan) *Plan {
 	}
 	o := s.open(best)
 	p, l := t.again(o)
-	if s.o.NCtx == 0 && (p == nil || l != nil && !l.full()) { // a shorter context rather than layers on the host
+	if s.o.NCtx == 0 && best.full && (p == nil || l != nil && !l.full()) { // a shorter context rather than layers on the host
 		for ctx := o.NCtx / 2; p == nil || !l.full(); ctx /= 2 {
 			if s.perSeq(ctx) < 4096 {
 				break
@@ -142,8 +142,8 @@ func (s *search) safer(best *Plan) *Plan {
 			p, l = t.again(o)
 		}
 	}
-	if p == nil {
-		return nil
+	if p == nil || p.Breakdown.Settings.NCtx == o.NCtx && o.NCtx == best.Breakdown.Settings.NCtx && p.Speed.Decode.Mid >= best.Speed.Decode.Mid {
+		return nil // the best leaves as much already
 	}
 	p.Role = "safer"
 	p.Why = fmt.Sprintf("leaves 1 GiB of each device besides the overheads, as llama.cpp's --fit does: %d tokens of context, %.1f tokens per second instead of %.1f",

@@ -22,8 +22,12 @@ type Purchase struct {
 // purchases is the most that are proposed for one number of cards.
 const purchases = 3
 
+// largeCard is the memory of cards that are asked for so seldom alone that fours
+// and eights of smaller ones are named too.
+const largeCard = 96 << 30
+
 // Hardware returns the smallest cards of the catalogue, alone and in pairs (fours
-// and eights where pairs are too small), that run m with all layers and o's
+// and eights where pairs are too small or very large), that run m with all layers and o's
 // settings. Parts of laptops and parts that share the host's memory are left out.
 func Hardware(m *model.Model, o estimate.Options, w Want) ([]Purchase, error) {
 	if o.NCtx == 0 {
@@ -41,7 +45,7 @@ func Hardware(m *model.Model, o estimate.Options, w Want) ([]Purchase, error) {
 	})
 	var all []Purchase
 	for _, count := range []int{1, 2, 4, 8} {
-		if count > 2 && len(all) > 0 {
+		if count > 2 && len(all) > 0 && all[0].Card.Memory <= largeCard {
 			break
 		}
 		found, err := smallest(m, o, w, cards, count)

@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/dustin/go-humanize"
 
@@ -60,6 +61,7 @@ type Plan struct {
 	Breakdown *estimate.Breakdown
 	Speed     *speed.Speed
 	CacheRAM  *int // -cram that the host has room for, MiB; nil: the default fits
+	full      bool // all layers are whole and on devices
 }
 
 // A Change is what would make a plan possible, the less harmful first.
@@ -235,7 +237,10 @@ func hostNeed(b *estimate.Breakdown) (must, grows uint64) {
 func (s *search) plan(o estimate.Options, l *layout, b *estimate.Breakdown) (*Plan, error) {
 	p := &Plan{Options: o, Breakdown: b}
 	if l != nil {
+		p.full = l.full()
 		p.Kept = l.exceptions(s.names)
+		// Of the plan's own patterns some are for layers that have no such tensor.
+		b.Notes = slices.DeleteFunc(b.Notes, func(n string) bool { return strings.HasPrefix(n, "-ot pattern") })
 		if l.lean > l.cpu {
 			p.Lean = min(l.lean, s.m.NLayerAll)
 		}
@@ -484,7 +489,6 @@ func (s *search) best() (*Plan, error) {
 		case p == nil || q.Speed.Decode.Mid >= v.worth*p.Speed.Decode.Mid:
 			s.say("with %s: %s", v.name, s.summary(q, ql))
 			p, l, o = q, ql, vo
-			p.Why = v.name
 		default:
 			s.say("%s would give %.1f tokens per second instead of %.1f: not worth it", v.name, q.Speed.Decode.Mid, p.Speed.Decode.Mid)
 		}
@@ -542,6 +546,15 @@ func (s *search) summary(p *Plan, l *layout) string {
 	}
 	if l != nil && len(l.kept) > 0 {
 		where += fmt.Sprintf(", but for %d tensors there is room", len(l.kept))
+	}
+	if s.o.TypeK == nil && p.Options.TypeK != nil {
+		where += fmt.Sprintf(", a cache in %s", strings.ToLower(p.Options.TypeK.String()))
+	}
+	if !s.o.NoKVOffload && p.Options.NoKVOffload {
+		where += ", the cache in host memory"
+	}
+	if s.o.NUBatch == 0 && p.Options.NUBatch != 0 {
+		where += fmt.Sprintf(", a micro-batch of %d", p.Options.NUBatch)
 	}
 	return fmt.Sprintf("%s: about %.1f tokens per second", where, p.Speed.Decode.Mid)
 }
@@ -652,7 +665,7 @@ func (s *search) longest(p *Plan, o estimate.Options) (*Plan, error) {
 	if err != nil {
 		return nil, err
 	}
-	q.Lean, q.Kept = p.Lean, p.Kept
+	q.Lean, q.Kept, q.full = p.Lean, p.Kept, p.full
 	return q, nil
 }
 

@@ -7,6 +7,7 @@ package speed
 import (
 	"cmp"
 	"fmt"
+	"slices"
 
 	"weigh/estimate"
 	"weigh/inspect/model"
@@ -33,12 +34,12 @@ type Term struct {
 
 // A Speed is what a placement delivers for one sequence.
 type Speed struct {
-	Decode, Prefill Range   // tokens per second
-	FirstToken      float64 // seconds until the prompt is read, from Prefill.Mid
-	Depth, Prompt   int     // that it holds for
-	Terms           []Term  // of a generated token, the estimate
-	Basis           string  // where the efficiencies are from, and what was assumed
-	Assumed         []string
+	Decode, Prefill Range    // tokens per second
+	FirstToken      float64  // seconds until the prompt is read, from Prefill.Mid
+	Depth, Prompt   int      // that it holds for
+	Terms           []Term   // of a generated token, the estimate
+	Basis           string   // where the efficiencies are from, and what was assumed
+	Assumed         []string // bandwidths that are not known
 }
 
 // Figures taken where the machine does not say its own.
@@ -72,6 +73,7 @@ type place struct {
 	flops    float64 // peak matrix rate
 	link     float64 // bytes per second from the host
 	remote   bool
+	assumed  string    // what was taken for its bandwidth, where that is not known
 	reads    [3]uint64 // bytes for a token: weights, experts, caches
 	ops      float64   // multiplications for a token, caches apart
 	cacheOps float64   // of attention, at the depth
@@ -100,13 +102,14 @@ func Of(m *model.Model, o *estimate.Options, uses []estimate.Use, q Query) *Spee
 	}
 	places := s.places(o, f)
 	s.tally(places, uses, m.NLayerAll)
+	for i := range places {
+		if p := &places[i]; p.assumed != "" && p.layers+p.partial > 0 && !slices.Contains(s.Assumed, p.assumed) {
+			s.Assumed = append(s.Assumed, p.assumed)
+		}
+	}
 	s.decode(places, m)
 	s.prefill(places, o)
 	return s
-}
-
-func (s *Speed) assume(format string, args ...any) {
-	s.Assumed = append(s.Assumed, fmt.Sprintf(format, args...))
 }
 
 // places returns the host at 0 and device i at i+1.
@@ -125,7 +128,7 @@ func (s *Speed) places(o *estimate.Options, f *Factors) []place {
 		*v = place{factor: f.of(d.Backend), name: d.Name, bps: float64(d.BandwidthBps), flops: float64(max(d.FP16Flops, d.FP32Flops)), remote: d.Remote != ""}
 		if v.bps == 0 {
 			v.bps = assumedDevice
-			s.assume("bandwidth of %s: %.0f GB/s", d.Name, v.bps/1e9)
+			v.assumed = fmt.Sprintf("%.0f GB/s for %s", v.bps/1e9, d.Name)
 		}
 		if v.flops == 0 {
 			v.flops = flopsPerByte * v.bps
@@ -144,7 +147,7 @@ func (s *Speed) places(o *estimate.Options, f *Factors) []place {
 	}
 	if h.bps == 0 {
 		h.bps = assumedHost
-		s.assume("bandwidth of the host's memory: %.1f GB/s", h.bps/1e9)
+		h.assumed = fmt.Sprintf("%.1f GB/s for the host's memory", h.bps/1e9)
 	}
 	return p
 }
@@ -201,10 +204,10 @@ func (s *Speed) tally(places []place, uses []estimate.Use, layers int) {
 func (s *Speed) decode(places []place, m *model.Model) {
 	var mid, bound float64 // seconds
 	add := func(name string, bytes uint64, seconds float64, format string, args ...any) {
-		if seconds > 0 {
+		if seconds > 1e-7 {
 			s.Terms = append(s.Terms, Term{name, bytes, seconds, fmt.Sprintf(format, args...)})
-			mid += seconds
 		}
+		mid += seconds
 	}
 	for i := range places {
 		p := &places[i]
@@ -234,17 +237,23 @@ func (s *Speed) decode(places []place, m *model.Model) {
 	s.Decode = rates(mid, bound, spread)
 }
 
-// spread returns how far reports lie from the estimate: of the place that reads
-// the most.
+// assumedSpread is how far a speed can be off where a bandwidth that it hangs on
+// was assumed.
+const assumedSpread = 2
+
+// spread returns how far reports lie from the estimate: the most of all places
+// that weights are read from.
 func (s *Speed) spread(places []place) float64 {
 	spread := 1.0
 	for i := range places {
-		if p := &places[i]; p.reads[0]+p.reads[1] > 0 && p.layers+p.partial > 0 {
-			spread = max(spread, p.factor.Spread)
+		p := &places[i]
+		if p.layers+p.partial == 0 {
+			continue
 		}
-	}
-	if len(s.Assumed) > 0 {
-		spread = max(spread, 2)
+		spread = max(spread, p.factor.Spread)
+		if p.assumed != "" {
+			spread = max(spread, assumedSpread)
+		}
 	}
 	return spread
 }
