@@ -22,6 +22,8 @@ type (
 		Fits     bool              `json:"fits"`
 		Parts    []partDocument    `json:"parts,omitempty"`
 		Steps    []string          `json:"steps,omitempty"`
+		Command  string            `json:"command,omitempty"`           // of the pre-flight check
+		Speed    *speedDocument    `json:"tokens_per_second,omitempty"` // likewise
 		Notes    []string          `json:"notes"`
 	}
 	engineDocument struct {

@@ -36,17 +36,18 @@ func TestScreens(t *testing.T) {
 		args  []string
 		code  int
 	}{
-		"a model that fits a card":                    {"Llama-3.1-8B-Q4_K_M", []string{"MODEL", "--gpu", "RTX 4090", "--host-memory", "64GiB"}, 0},
-		"a model that fits two cards":                 {"Llama-3.1-8B-Q8_0", []string{"MODEL", "--gpu", "2x8GiB", "--host-memory", "64GiB", "-c", "8192"}, 0},
-		"experts that overflow to the host":           {"Qwen3-30B-A3B-Q4_K_M", []string{"MODEL", "--gpu", "RTX 3060 12GB", "--host-memory", "64GiB", "-c", "16384"}, 0},
-		"a model that nothing here holds":             {"DeepSeek-R1-671B-Q4_K_M", []string{"MODEL", "--gpu", "24GiB", "--host-memory", "64GiB"}, 1},
-		"the machine's own card":                      {"Llama-3.2-1B-Q4_K_M", []string{"MODEL", "-c", "4096"}, 0},
-		"flags of the server are kept":                {"Llama-3.1-8B-Q4_K_M", []string{"llama-server", "-m", "MODEL", "--temp", "0.7", "--gpu", "6GiB", "--host-memory", "32GiB", "-ctk", "q8_0", "-ctv", "q8_0", "-fa", "on", "--port", "8081"}, 0},
-		"estimate takes settings as they are":         {"Llama-3.1-8B-Q4_K_M", []string{"estimate", "MODEL", "-ngl", "20", "-c", "8192", "-np", "1", "--gpu", "24GiB", "--host-memory", "64GiB"}, 0},
-		"estimate takes a figure apart":               {"Llama-3.2-1B-Q4_K_M", []string{"estimate", "MODEL", "-ngl", "99", "-c", "4096", "--gpu", "24GiB", "--host-memory", "64GiB", "--explain"}, 0},
-		"inspect names what is in the file":           {"Qwen3-30B-A3B-Q4_K_M", []string{"inspect", "MODEL"}, 0},
-		"inspect lists layers of two kinds":           {"Qwen3.5-27B-Q4_K_M", []string{"inspect", "MODEL", "--layers"}, 0},
-		"inspect shows metadata, counting the arrays": {"Qwen2.5-0.5B-Q8_0", []string{"inspect", "MODEL", "--metadata"}, 0},
+		"a model that fits a card":                      {"Llama-3.1-8B-Q4_K_M", []string{"MODEL", "--gpu", "RTX 4090", "--host-memory", "64GiB"}, 0},
+		"a model that fits two cards":                   {"Llama-3.1-8B-Q8_0", []string{"MODEL", "--gpu", "2x8GiB", "--host-memory", "64GiB", "-c", "8192"}, 0},
+		"experts that overflow to the host":             {"Qwen3-30B-A3B-Q4_K_M", []string{"MODEL", "--gpu", "RTX 3060 12GB", "--host-memory", "64GiB", "-c", "16384"}, 0},
+		"a model that nothing here holds":               {"DeepSeek-R1-671B-Q4_K_M", []string{"MODEL", "--gpu", "24GiB", "--host-memory", "64GiB"}, 1},
+		"the machine's own card":                        {"Llama-3.2-1B-Q4_K_M", []string{"MODEL", "-c", "4096"}, 0},
+		"flags of the server are kept":                  {"Llama-3.1-8B-Q4_K_M", []string{"llama-server", "-m", "MODEL", "--temp", "0.7", "--gpu", "6GiB", "--host-memory", "32GiB", "-ctk", "q8_0", "-ctv", "q8_0", "-fa", "on", "--port", "8081"}, 0},
+		"estimate takes settings as they are":           {"Llama-3.1-8B-Q4_K_M", []string{"estimate", "MODEL", "-ngl", "20", "-c", "8192", "-np", "1", "--gpu", "24GiB", "--host-memory", "64GiB"}, 0},
+		"estimate takes a figure apart":                 {"Llama-3.2-1B-Q4_K_M", []string{"estimate", "MODEL", "-ngl", "99", "-c", "4096", "--gpu", "24GiB", "--host-memory", "64GiB", "--explain"}, 0},
+		"inspect names what is in the file":             {"Qwen3-30B-A3B-Q4_K_M", []string{"inspect", "MODEL"}, 0},
+		"inspect lists layers of two kinds":             {"Qwen3.5-27B-Q4_K_M", []string{"inspect", "MODEL", "--layers"}, 0},
+		"inspect shows metadata, counting the arrays":   {"Qwen2.5-0.5B-Q8_0", []string{"inspect", "MODEL", "--metadata"}, 0},
+		"a line that fits where the server's would not": {"Llama-3.1-8B-Q4_K_M", []string{"MODEL", "--gpu", "none", "--host-memory", "16GiB"}, 0},
 	} {
 		t.Run(name, func(t *testing.T) {
 			onMachine(t, "rx7900xtx")

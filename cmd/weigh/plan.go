@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"io"
+	"math"
 	"os"
 	"slices"
 	"strconv"
@@ -364,5 +365,14 @@ func printTimes(w io.Writer, sp *speed.Speed) {
 
 // spanTPS writes an estimate with its range.
 func spanTPS(r speed.Range) string {
-	return fmt.Sprintf("%.3g (%.3g to %.3g)", r.Mid, r.Low, r.High)
+	return fmt.Sprintf("%s (%s to %s)", perSecond(r.Mid), perSecond(r.Low), perSecond(r.High))
+}
+
+// perSecond writes a rate with as many digits as it is good for.
+func perSecond(v float64) string {
+	if v >= 100 {
+		scale := math.Pow(10, math.Floor(math.Log10(v))-1)
+		return strconv.FormatFloat(math.Round(v/scale)*scale, 'f', 0, 64)
+	}
+	return fmt.Sprintf("%.2g", v)
 }

@@ -13,6 +13,8 @@ import (
 
 	"weigh/cmd/weigh/internal/render"
 	"weigh/estimate"
+	"weigh/estimate/plan"
+	"weigh/estimate/speed"
 	"weigh/inspect"
 	"weigh/inspect/model"
 )
@@ -72,9 +74,29 @@ func show(cmd *cobra.Command, r *request) error {
 	if err := s.weigh(); err != nil {
 		return err
 	}
+	var better *plan.Plan
+	if !s.fits() {
+		if better, err = s.rescue(); err != nil {
+			return err
+		}
+	}
+	command := s.command()
+	if better != nil {
+		command = s.planCommand(better)
+		steps := append(s.steps, "that would not fit: these settings do")
+		s = s.planned(better)
+		s.steps = steps
+	}
+	tps, err := speed.Estimate(s.Model, s.options, speed.Query{})
+	if err != nil {
+		return err
+	}
 	w := cmd.OutOrStdout()
 	if r.json {
-		if err := writeJSON(w, newEstimateDocument(s)); err != nil {
+		doc := newEstimateDocument(s)
+		d := newSpeedDocument(tps)
+		doc.Command, doc.Speed = command, &d
+		if err := writeJSON(w, doc); err != nil {
 			return err
 		}
 	} else {
@@ -83,13 +105,29 @@ func show(cmd *cobra.Command, r *request) error {
 		fmt.Fprintln(w)
 		printMemory(w, style, s)
 		printSettings(w, s)
+		fmt.Fprintf(w, "about %s tokens per second at a depth of %d, prompts at %s\n", spanTPS(tps.Decode), tps.Depth, spanTPS(tps.Prefill))
 		printNotes(w, style, s)
-		printVerdict(w, style, s)
+		printVerdict(w, style, s, command)
 	}
 	if !s.fits() {
 		return errNo
 	}
 	return nil
+}
+
+// rescue returns the best plan where llama-server's own choice does not fit,
+// nil when nothing does.
+func (s *session) rescue() (*plan.Plan, error) {
+	w, err := (&planFlags{}).want(s)
+	if err != nil {
+		return nil, err
+	}
+	w.Alternatives = false
+	r, err := plan.Best(s.Model, s.asked, w)
+	if err != nil || len(r.Plans) == 0 {
+		return nil, nil // what does not fit is shown as it is
+	}
+	return &r.Plans[0], nil
 }
 
 // printModel writes what a model is.
@@ -198,7 +236,7 @@ func span(v any) string {
 }
 
 // printVerdict writes whether the model fits and the line to run.
-func printVerdict(w io.Writer, style render.Style, s *session) {
+func printVerdict(w io.Writer, style render.Style, s *session, command string) {
 	fmt.Fprintln(w)
 	for _, step := range s.steps {
 		fmt.Fprintf(w, "%s\n", style.Dim("  "+render.Text(step)))
@@ -206,13 +244,16 @@ func printVerdict(w io.Writer, style render.Style, s *session) {
 	if s.fits() {
 		fmt.Fprintln(w, style.Green("It fits.")+" Run:")
 	} else {
-		fmt.Fprintln(w, style.Red("It does not fit.")+" The nearest that llama-server would try:")
+		fmt.Fprintln(w, style.Red("It does not fit.")+" What llama-server would try:")
 	}
 	fmt.Fprintln(w)
 	if s.Format != inspect.GGUF {
 		fmt.Fprintf(w, "  convert_hf_to_gguf.py %s --outtype auto --outfile %s\n", quote(s.Path), quote(s.modelFile()))
 	}
-	fmt.Fprintf(w, "  %s\n", s.command())
+	fmt.Fprintf(w, "  %s\n", command)
+	if !s.fits() {
+		fmt.Fprintf(w, "\nWhat would make it fit: weigh plan %s\n", quote(s.modelFile()))
+	}
 }
 
 // command returns the llama-server line with the settled options.
