@@ -244,6 +244,9 @@ func TestFactorsAreTheFit(t *testing.T) {
 		}
 		t.Logf("%s: %+v, %.3f a group of %d, compute %.2f of %d", b, best, least/float64(len(g)), len(g), median(compute), len(compute))
 		got := *Fitted().of(b)
+		if x := median(compute); math.Abs(got.Compute-x) > .02 {
+			t.Errorf("%s reaches %.2f of the peak matrix rate in the median group, the factor is %.2f", b, x, got.Compute)
+		}
 		if got.Weights != best.Weights || got.Experts != best.Experts || got.Cache != best.Cache || math.Abs(got.Layer-best.Layer) > 1e-9 {
 			t.Errorf("factors of %s are %+v, the fit is %+v", b, got, best)
 		}
