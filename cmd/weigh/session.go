@@ -31,7 +31,8 @@ type request struct {
 	nOutputs   int
 	mtp        bool
 	json       bool
-	shown      string // the model's path as it is written, when it is another
+	shown      string      // the model's path as it is written, when it is another
+	machine    *hw.Machine // when it is known already
 }
 
 // addRequestFlags defines our own flags of the commands that take
@@ -136,7 +137,10 @@ func newSession(ctx context.Context, name string, r *request) (*session, error) 
 // gather finds the machine and turns the flags into options.
 func (s *session) gather(ctx context.Context) (err error) {
 	r := s.req
-	if s.machine, _, err = machine(ctx, r.gpus, r.RPC, r.rpcMemory); err != nil {
+	if r.machine != nil {
+		s.machine = *r.machine
+		s.machine.Devices = slices.Clone(s.machine.Devices)
+	} else if s.machine, _, err = machine(ctx, r.gpus, r.RPC, r.rpcMemory); err != nil {
 		return err
 	}
 	if r.hostMemory != "" {

@@ -212,7 +212,7 @@ func findLMStudio(all []Model, name string) []Model {
 		func(m *Model) bool { return strings.HasSuffix(strings.ToLower(m.Name), "/"+strings.ToLower(name)) },
 		func(m *Model) bool {
 			dir := strings.ToLower(m.Name)
-			if strings.EqualFold(filepath.Ext(m.Path), ".gguf") {
+			if m.Path == "" || strings.EqualFold(filepath.Ext(m.Path), ".gguf") { // a file of the repository
 				dir = filepath.ToSlash(filepath.Dir(dir))
 			}
 			k := strings.ToLower(key)
