@@ -223,6 +223,9 @@ func (s *session) planArgs(p *plan.Plan) []string {
 	if o.NoKVOffload {
 		add("-nkvo")
 	}
+	if len(o.Devices) == 0 && len(s.asked.Devices) > 0 {
+		add("-dev", "none")
+	}
 	switch {
 	case p.CacheRAM != nil:
 		add("-cram", strconv.Itoa(*p.CacheRAM))

@@ -187,6 +187,11 @@ func (s *search) changes() (c []Change) {
 		{"let the placement be chosen", nil, func(o *estimate.Options, _ *Want) { o.NGPULayers, o.TensorSplit, o.Overrides = nil, nil, nil }},
 		{"the cache in host memory", []string{"-nkvo"}, func(o *estimate.Options, _ *Want) { o.NoKVOffload = true }},
 	}
+	if len(s.o.Devices) > 0 {
+		list = append(list, change{"leave the devices alone and run on the CPU", []string{"-dev", "none"}, func(o *estimate.Options, _ *Want) {
+			o.Devices, o.NGPULayers, o.TensorSplit, o.Overrides = nil, nil, nil, nil
+		}})
+	}
 	asked := s.o.NCtx
 	if asked == 0 {
 		asked = s.wanted()

@@ -43,6 +43,7 @@ type unit struct {
 // A table is what every layer takes, from uses with everything on a device.
 type table struct {
 	uses   []estimate.Use
+	remote []bool   // by device: reached over a network
 	leaves []string // by use: its base name, "" for what does not leave its layer's device
 	layers []load   // the output layer last
 }
@@ -80,6 +81,9 @@ func newTable(m *model.Model, o estimate.Options, depth int) (*table, error) {
 		return nil, err
 	}
 	t := &table{uses: uses, leaves: make([]string, len(uses)), layers: make([]load, m.NLayerAll+1)}
+	for i := range o.Devices {
+		t.remote = append(t.remote, o.Devices[i].Remote != "")
+	}
 	for i := range uses {
 		u := &uses[i]
 		if u.Tensor >= 0 {
@@ -241,15 +245,10 @@ func (t *table) keep(l *layout, rooms []int64, rates []float64) {
 		for _, u := range t.layers[il].units {
 			at := own
 			if own < 0 || left[own] < int64(u.bytes) {
-				at = 0
-				for d := range left {
-					if left[d] > left[at] {
-						at = d
-					}
-				}
+				at = slices.Index(left, slices.Max(left))
 			}
 			gain := float64(u.read) * (rates[0] - rates[at+1])
-			if left[at] < int64(u.bytes) || gain < moveSeconds {
+			if left[at] < int64(u.bytes) || gain < moveSeconds || t.remote[at] {
 				continue
 			}
 			left[at] -= int64(u.bytes)

@@ -496,6 +496,11 @@ func (s *search) best() (*Plan, error) {
 	if p == nil {
 		return nil, nil
 	}
+	if auto && s.w.Prefer == Context {
+		if q, ql, qo := s.stretch(p, o); q != nil {
+			p, l, o = q, ql, qo
+		}
+	}
 	if auto {
 		if p, err = s.lengthen(p, l, o); err != nil {
 			return nil, err
@@ -585,11 +590,33 @@ func (s *search) variants(p *Plan, l *layout) (v []variant) {
 	return v
 }
 
+// stretch returns a placement for the longest context, the trained one or a half,
+// a quarter … of it, that generates at least half as fast as p; with a cache in
+// q8_0 where 16 bits do not. It returns nil when p's is the longest.
+func (s *search) stretch(p *Plan, o estimate.Options) (*Plan, *layout, estimate.Options) {
+	least := max(p.Speed.Decode.Mid/2, s.w.MinTPS)
+	for n := s.m.NCtxTrain * s.streams(); n > o.NCtx; n /= 2 {
+		c := o
+		c.NCtx = n
+		for range 2 {
+			if q, l := s.again(c); q != nil && q.Speed.Decode.Mid >= least {
+				s.say("%d tokens at %.1f tokens per second, more than half of the %.1f at %d", n, q.Speed.Decode.Mid, p.Speed.Decode.Mid, o.NCtx)
+				return q, l, c
+			}
+			if !s.quantizable(&c) {
+				break
+			}
+			c.TypeK, c.TypeV = &q8, &q8
+		}
+	}
+	return nil, nil, o
+}
+
 // lengthen gives the context what the devices have left when all layers are on
 // them already.
 func (s *search) lengthen(p *Plan, l *layout, o estimate.Options) (*Plan, error) {
-	if l != nil && !l.full() && s.w.Prefer != Context {
-		return p, nil
+	if l != nil && !l.full() {
+		return p, nil // it would cost speed
 	}
 	longer, err := s.longest(p, o)
 	if err != nil || longer == nil {
@@ -597,6 +624,17 @@ func (s *search) lengthen(p *Plan, l *layout, o estimate.Options) (*Plan, error)
 	}
 	s.say("memory is left: the context grows from %d to %d tokens", p.Breakdown.Settings.NCtx, longer.Breakdown.Settings.NCtx)
 	return longer, nil
+}
+
+// cachesFit reports whether the host has room for its caches at their limits too.
+func (s *search) cachesFit(b *estimate.Breakdown) bool {
+	must, grows := hostNeed(b)
+	for i := range b.Devices {
+		if d := &b.Devices[i]; s.o.Devices[d.Device].Unified {
+			must += d.Total()
+		}
+	}
+	return s.host == nil || must+grows <= *s.host
 }
 
 // longest returns the plan with the longest context at the placement of p, nil
@@ -607,12 +645,15 @@ func (s *search) longest(p *Plan, o estimate.Options) (*Plan, error) {
 	if hi <= lo {
 		return nil, nil
 	}
+	if !s.cachesFit(p.Breakdown) {
+		return nil, nil
+	}
 	var best *estimate.Breakdown
 	po := p.Options
 	try := func(ctx int) (bool, []int64, error) {
 		po.NCtx = ctx
 		b, over, ok, err := s.run(&po)
-		if ok {
+		if ok = ok && s.cachesFit(b); ok {
 			best, lo = b, ctx
 		}
 		return ok, over, err

@@ -48,8 +48,8 @@ const (
 	assumedHost    = 51.2e9
 	assumedLink    = 12.6e9 // PCIe 3.0 x16 less its protocol
 	assumedCores   = 8
-	coreFlops      = 40e9 // of a core with 256-bit vectors, in matrix products
-	flopsPerByte   = 80   // of a device of which only the bandwidth is known
+	coreFlops      = 100e9 // of a core with 256-bit vectors, in matrix products
+	flopsPerByte   = 80    // of a device of which only the bandwidth is known
 	linkEfficiency = 0.8
 	switchSeconds  = 15e-6  // from one backend to another and the copy between
 	remoteSeconds  = 200e-6 // the same over a network
@@ -218,8 +218,10 @@ func (s *Speed) decode(places []place, m *model.Model) {
 			add(p.name+" "+what, n, float64(n)/(part*p.bps), "at %.0f%% of %.0f GB/s", 100*part, p.bps/1e9)
 			bound += float64(n) / p.bps
 		}
-		if ops := 2 * p.cacheOps; i == 0 && ops > 0 {
-			add("host attention", 0, ops/p.flops, "%d million operations", int(ops/1e6))
+		if i == 0 { // a processor can be slower than its memory
+			read := float64(p.reads[readWeights])/(f.Weights*p.bps) + float64(p.reads[readExperts])/(f.Experts*p.bps)
+			add("host products", 0, max(2*p.ops/(p.flops*f.Compute)-read, 0), "%d million operations take longer than the reading", int(2*p.ops/1e6))
+			add("host attention", 0, 2*p.cacheOps/(p.flops*f.Compute), "%d million operations", int(2*p.cacheOps/1e6))
 		}
 		add(p.name+" layers", 0, float64(p.layers)*f.Layer, "%d layers, %.0f µs each whatever their size", p.layers, f.Layer*1e6)
 		each, row := switchSeconds, float64(4*m.NEmbd)
