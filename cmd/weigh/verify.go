@@ -1,0 +1,552 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"weigh/cmd/weigh/internal/render"
+	"weigh/estimate"
+	"weigh/inspect"
+)
+
+// verifyFlags say what to verify against.
+type verifyFlags struct{ log, dir string }
+
+// newVerifyCmd returns the sub-command that compares our figures with
+// llama.cpp's own.
+func newVerifyCmd() *cobra.Command {
+	r := &request{}
+	var o verifyFlags
+	cmd := &cobra.Command{
+		Use:   "verify MODEL [llama-server flags]",
+		Short: "Our figures against the llama.cpp installed on this machine, or its log",
+		Long: `Verify compares what weigh predicts with what llama.cpp says, per device and per
+part. It runs llama-fit-params where that is installed, or reads a saved log of
+llama-server (-lv 4, or --log-jsonl); the context, batch and layers that a log
+states are taken from it unless flags say otherwise.
+
+Exit codes: 0 the same, 1 they differ, 2 nothing to compare with.`,
+		Example: `  weigh verify model.gguf -ngl 33 -c 8192
+  weigh verify model.gguf --llama-cpp ~/llama.cpp/build/bin
+  llama-server -m model.gguf -lv 4 2> server.log
+  weigh verify model.gguf --gpu "RTX 4090" --log server.log`,
+		DisableFlagParsing: true,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if helpAsked(cmd, args) {
+				return nil
+			}
+			s, err := prepare(cmd, r, args)
+			if err != nil {
+				return err
+			}
+			defer s.Close()
+			d, err := verify(cmd.Context(), s, &o)
+			if err != nil {
+				return err
+			}
+			w := cmd.OutOrStdout()
+			if r.json {
+				err = writeJSON(w, d)
+			} else {
+				printVerification(w, render.StyleOf(w), d)
+			}
+			if err == nil && !d.Same {
+				return errNo
+			}
+			return err
+		},
+	}
+	addRequestFlags(cmd.Flags(), r)
+	cmd.Flags().StringVar(&o.log, "log", "", "compare with this saved log `FILE` of llama.cpp; - reads the standard input")
+	cmd.Flags().StringVar(&o.dir, "llama-cpp", "", "folder with llama-fit-params; default: where the shell finds it")
+	withLlamaHelp(cmd)
+	return cmd
+}
+
+// The documents of `weigh verify --json`.
+type (
+	verifyDocument struct {
+		Schema  int           `json:"schema"`
+		Source  string        `json:"source"`
+		Version string        `json:"llama_cpp_version"` // "" when it does not say
+		Pinned  string        `json:"predicted_for"`
+		Same    bool          `json:"same"`
+		Rows    []verifiedRow `json:"rows"`
+		Notes   []string      `json:"notes"`
+	}
+	verifiedRow struct {
+		Name      string `json:"name"`
+		Part      string `json:"part"`
+		Predicted uint64 `json:"predicted"`
+		// Actual is what llama.cpp printed, in bytes, and Within how far off its
+		// rounding can be.
+		Actual uint64 `json:"actual"`
+		Within uint64 `json:"within"`
+		Same   bool   `json:"same"`
+	}
+)
+
+// A measured is what llama.cpp said of one part of one device or buffer.
+type measured struct {
+	name  string
+	part  estimate.Part
+	mib   float64
+	terms int  // printed numbers in mib
+	whole bool // MiB cut to whole ones, not rounded to two digits
+	maps  bool // the part is mapped from the file: its size is the file's range
+}
+
+// An actual is all that llama.cpp said.
+type actual struct {
+	source   string
+	version  string
+	devices  bool // the host's buffers are one row
+	rows     []measured
+	settings map[string]string
+}
+
+func verify(ctx context.Context, s *session, o *verifyFlags) (*verifyDocument, error) {
+	d := &verifyDocument{Schema: 1, Pinned: llamacppVersion, Notes: []string{}, Rows: []verifiedRow{}}
+	var a *actual
+	var err error
+	if o.log != "" {
+		if a, err = readLog(o.log); err != nil {
+			return nil, err
+		}
+		if err := s.follow(a.settings); err != nil {
+			return nil, err
+		}
+		if err := s.weigh(); err != nil {
+			return nil, err
+		}
+	} else {
+		if s.Format != inspect.GGUF {
+			return nil, fmt.Errorf("%s: llama.cpp loads GGUF files", s.Path)
+		}
+		zero := 0 // llama-fit-params asks for the outputs of whole batches
+		if s.asked.NOutputs == nil {
+			s.asked.NOutputs = &zero
+		}
+		if err := s.weigh(); err != nil {
+			return nil, err
+		}
+		if a, err = runFitParams(ctx, s, o.dir); err != nil {
+			return nil, err
+		}
+	}
+	d.Source, d.Version = a.source, a.version
+	if a.version != "" && a.version != llamacppVersion {
+		d.Notes = append(d.Notes, fmt.Sprintf("this llama.cpp is %s; the figures follow %s", a.version, llamacppVersion))
+	}
+	d.compare(s, a)
+	return d, nil
+}
+
+// compare sets each number of llama.cpp beside ours, and ours that it does not
+// have beside none.
+func (d *verifyDocument) compare(s *session, a *actual) {
+	predicted := map[string]*estimate.Memory{}
+	for i := range s.breakdown.Devices {
+		predicted[s.breakdown.Devices[i].Name] = &s.breakdown.Devices[i]
+	}
+	if a.devices {
+		host, _ := s.host()
+		host.Name = "Host"
+		predicted["Host"] = &host
+	} else {
+		for i := range s.breakdown.Host {
+			predicted[s.breakdown.Host[i].Name] = &s.breakdown.Host[i]
+		}
+	}
+	d.Same = len(a.rows) > 0
+	seen := map[string]bool{}
+	for _, m := range a.rows {
+		seen[m.name+" "+partNames[m.part]] = true
+		if m.maps {
+			d.Notes = append(d.Notes, fmt.Sprintf("%s: %.2f MiB are mapped from the file, whole pages and what lies between: not compared", m.name, m.mib))
+			continue
+		}
+		var want uint64
+		if p := predicted[m.name]; p != nil {
+			want = memoryPart(p, m.part)
+		}
+		row := verifiedRow{Name: m.name, Part: partNames[m.part], Predicted: want, Actual: uint64(math.Round(m.mib * (1 << 20))), Within: uint64(m.terms) * 5244}
+		if m.whole {
+			row.Within = 1<<20 - 1
+			row.Same = want>>20 == row.Actual>>20
+		} else {
+			row.Same = max(want, row.Actual)-min(want, row.Actual) <= row.Within
+		}
+		d.Rows = append(d.Rows, row)
+		d.Same = d.Same && row.Same
+	}
+	names := make([]string, 0, len(predicted))
+	for n := range predicted {
+		names = append(names, n)
+	}
+	slices.Sort(names)
+	for _, n := range names {
+		for _, part := range []estimate.Part{estimate.Weights, estimate.Context, estimate.Compute} {
+			// A buffer under a hundredth of a MiB may go unmentioned.
+			if want := memoryPart(predicted[n], part); want > 5244 && !seen[n+" "+partNames[part]] {
+				d.Rows = append(d.Rows, verifiedRow{Name: n, Part: partNames[part], Predicted: want, Within: 5244})
+				d.Same = false
+			}
+		}
+	}
+}
+
+func memoryPart(m *estimate.Memory, p estimate.Part) uint64 {
+	switch p {
+	case estimate.Weights:
+		return m.Model
+	case estimate.Context:
+		return m.Context
+	}
+	return m.Compute
+}
+
+// follow takes the settings that a log states where no flag does.
+func (s *session) follow(settings map[string]string) error {
+	o := &s.asked
+	for _, f := range []struct {
+		key, flag string
+		to        *int
+	}{{"n_ctx", "--ctx-size", &o.NCtx}, {"n_batch", "--batch-size", &o.NBatch}, {"n_ubatch", "--ubatch-size", &o.NUBatch}, {"n_seq_max", "--parallel", &o.NParallel}} {
+		text, ok := settings[f.key]
+		if !ok || s.req.Set[f.flag] {
+			continue
+		}
+		n, err := strconv.Atoi(text)
+		if err != nil || n < 1 || n > 1<<31-1 {
+			return fmt.Errorf("log: %s = %.40q, want a count", f.key, text)
+		}
+		*f.to = n
+	}
+	if v, ok := settings["kv_unified"]; ok && o.KVUnified == nil {
+		unified := v == "true" || v == "1"
+		o.KVUnified = &unified
+	}
+	switch settings["flash_attn"] {
+	case "enabled", "1":
+		o.FlashAttn = estimate.FlashAttnOn
+	case "disabled", "0":
+		o.FlashAttn = estimate.FlashAttnOff
+	}
+	if v, ok := settings["offloaded"]; ok && o.NGPULayers == nil {
+		n, err := strconv.Atoi(v)
+		if err != nil {
+			return fmt.Errorf("log: offloaded %.40q layers, want a count", v)
+		}
+		o.NGPULayers = &n
+	}
+	s.req.Fit = s.req.Fit && len(settings) == 0 // a log says what --fit came to
+	return nil
+}
+
+// maxLog is how much of a log is read, maxLogLine the longest line that is.
+const (
+	maxLog     = 256 << 20
+	maxLogLine = 1 << 20
+)
+
+// readLog reads a saved log.
+func readLog(path string) (*actual, error) {
+	var r io.Reader = os.Stdin
+	if path != "-" {
+		info, err := os.Stat(path)
+		if err != nil {
+			return nil, err
+		}
+		if info.IsDir() {
+			return nil, fmt.Errorf("%s: a folder, want a log", path)
+		}
+		f, err := os.Open(path)
+		if err != nil {
+			return nil, err
+		}
+		defer f.Close()
+		r = f
+	}
+	a, err := parseLog(io.LimitReader(r, maxLog))
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	a.source = path
+	return a, nil
+}
+
+var (
+	logBuffer   = regexp.MustCompile(`(\S+)\s+(model|KV|RS|output|compute|DSV4 \S+ state|LoRA) buffer size =\s*([0-9]+\.[0-9]+) MiB`)
+	logSetting  = regexp.MustCompile(`llama_context: (n_ctx|n_batch|n_ubatch|n_seq_max|kv_unified|flash_attn)\s+= (\S+)`)
+	logOffload  = regexp.MustCompile(`offloaded (\d+)/\d+ layers to GPU`)
+	logTable    = regexp.MustCompile(`\|\s+- (Host|[A-Za-z]+\d+)\b[^|]*\|[^|]*?(?:\(\s*)?(\d+) =\s*(\d+) \+\s*(\d+) \+\s*(\d+)`)
+	logVersion  = regexp.MustCompile(`(?:^|\s)(?:build_info|version|build)\s*[:=]\s*v?(\d+\.\d+\.\d+|\d+|b\d+)\b`)
+	logLoad     = regexp.MustCompile(`llama_model_loader: loaded meta data`)
+	logColor    = regexp.MustCompile("\x1b\\[[0-9;]*m")
+	errNoFigure = errors.New("no line gives a buffer's size: run llama-server with -lv 4 or --log-jsonl")
+)
+
+// parseLog reads the buffer sizes of a log: its lines "… buffer size = … MiB",
+// the table of its end, or the fit_memory_breakdown of --log-jsonl. Of several
+// loads in one log the last counts.
+//
+// Source: src/llama-context.cpp, src/llama-model.cpp, src/llama-kv-cache.cpp,
+// common/fit.cpp@v0.5.0 (common_memory_breakdown_print).
+func parseLog(r io.Reader) (*actual, error) {
+	lines := &actual{settings: map[string]string{}}
+	var table, rows []measured
+	scan := bufio.NewScanner(r)
+	scan.Buffer(make([]byte, 64<<10), maxLogLine)
+	for scan.Scan() {
+		text := logColor.ReplaceAllString(scan.Text(), "")
+		if strings.HasPrefix(text, "{") {
+			var event map[string]any
+			if json.Unmarshal([]byte(text), &event) == nil {
+				if found := breakdownRows(event, 4); found != nil {
+					rows = found
+				}
+				text, _ = event["msg"].(string)
+			}
+		}
+		for line := range strings.Lines(text) {
+			switch m := logTable.FindStringSubmatch(line); {
+			case logLoad.MatchString(line):
+				lines.rows, table = nil, nil
+			case m != nil:
+				for i, part := range []estimate.Part{estimate.Weights, estimate.Context, estimate.Compute} {
+					table = add(table, measured{name: m[1], part: part, mib: number(m[3+i]), whole: true}, true)
+				}
+			default:
+				lines.line(line)
+			}
+		}
+	}
+	if err := scan.Err(); err != nil {
+		return nil, fmt.Errorf("log: %w", err)
+	}
+	switch {
+	case len(lines.rows) > 0:
+	case len(rows) > 0:
+		lines.rows, lines.devices = rows, true
+	case len(table) > 0:
+		lines.rows, lines.devices = table, true
+	default:
+		return nil, errNoFigure
+	}
+	return lines, nil
+}
+
+// line reads one line of a log.
+func (a *actual) line(line string) {
+	if m := logBuffer.FindStringSubmatch(line); m != nil {
+		name, mapped := strings.CutSuffix(m[1], "_Mapped")
+		row := measured{name: name, part: estimate.Context, mib: number(m[3])}
+		switch m[2] {
+		case "model", "LoRA":
+			row.part, row.maps = estimate.Weights, mapped
+		case "compute":
+			row.part = estimate.Compute
+		}
+		// Graphs are reserved again and outputs allocated again; caches of several
+		// kinds, and weights in several buffers, add up.
+		a.rows = add(a.rows, row, m[2] == "compute")
+		return
+	}
+	if m := logSetting.FindStringSubmatch(line); m != nil {
+		a.settings[m[1]] = m[2]
+	}
+	if m := logOffload.FindStringSubmatch(line); m != nil {
+		a.settings["offloaded"] = m[1]
+	}
+	if m := logVersion.FindStringSubmatch(line); m != nil && a.version == "" {
+		a.version = m[1]
+	}
+}
+
+// add adds a number to the row of its name and part, or replaces it.
+func add(rows []measured, m measured, replace bool) []measured {
+	m.terms = 1
+	for i := range rows {
+		if r := &rows[i]; r.name == m.name && r.part == m.part {
+			if replace {
+				*r = m
+			} else {
+				r.mib, r.terms, r.maps = r.mib+m.mib, r.terms+1, r.maps || m.maps
+			}
+			return rows
+		}
+	}
+	return append(rows, m)
+}
+
+func number(s string) float64 {
+	f, err := strconv.ParseFloat(s, 64)
+	if err != nil || !(f >= 0) || f > 1<<40 {
+		return 0
+	}
+	return f
+}
+
+// breakdownRows finds the rows of a fit_memory_breakdown in a line of
+// --log-jsonl.
+func breakdownRows(v map[string]any, depth int) (rows []measured) {
+	list, ok := v["rows"].([]any)
+	if !ok {
+		for _, inner := range v {
+			if m, ok := inner.(map[string]any); ok && depth > 0 {
+				if found := breakdownRows(m, depth-1); found != nil {
+					return found
+				}
+			}
+		}
+		return nil
+	}
+	for _, e := range list {
+		row, _ := e.(map[string]any)
+		name, _ := row["name"].(string)
+		if name == "" {
+			continue
+		}
+		for key, part := range map[string]estimate.Part{"model": estimate.Weights, "context": estimate.Context, "compute": estimate.Compute} {
+			if n, ok := row[key].(float64); ok && n >= 0 && n < 1<<40 {
+				rows = add(rows, measured{name: name, part: part, mib: n, whole: true}, true)
+			}
+		}
+	}
+	slices.SortFunc(rows, func(a, b measured) int { return strings.Compare(a.name, b.name)*4 + int(a.part) - int(b.part) })
+	return rows
+}
+
+// runFitParams asks the llama-fit-params that is installed.
+func runFitParams(ctx context.Context, s *session, dir string) (*actual, error) {
+	const program = "llama-fit-params"
+	path := program
+	if dir != "" {
+		path = filepath.Join(dir, program)
+	}
+	path, err := exec.LookPath(path)
+	if err != nil {
+		return nil, fmt.Errorf("%s is not installed here (--llama-cpp says where it is; --log compares with a saved log): %w", program, errors.Unwrap(err))
+	}
+	ctx, stop := context.WithTimeout(ctx, 5*time.Minute)
+	defer stop()
+	args := []string{"-fitp", "on"}
+	for _, a := range s.args() {
+		args = append(args, unquote(a))
+	}
+	t := &s.breakdown.Settings
+	if s.options.NParallel == 0 {
+		args = append(args, "-np", strconv.Itoa(t.NParallel))
+		if t.KVUnified {
+			args = append(args, "-kvu")
+		}
+	}
+	var stdout, stderr bytes.Buffer
+	cmd := exec.CommandContext(ctx, path, args...)
+	cmd.Stdout, cmd.Stderr = &limited{&stdout, maxLogLine}, &limited{&stderr, maxLogLine}
+	if err := cmd.Run(); err != nil {
+		return nil, fmt.Errorf("%s %s: %w: %s", path, strings.Join(args, " "), err, lastLine(stderr.String()))
+	}
+	a := &actual{source: path, devices: true, settings: map[string]string{}}
+	for line := range strings.Lines(stderr.String()) {
+		a.line(line)
+	}
+	a.rows = nil
+	if a.version == "" {
+		out, _ := exec.CommandContext(ctx, path, "--version").CombinedOutput()
+		for line := range strings.Lines(string(out)) {
+			a.line(line)
+		}
+	}
+	if a.rows, err = parseFitPrint(stdout.String()); err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	return a, nil
+}
+
+// parseFitPrint reads what llama-fit-params -fitp prints: device, model, context
+// and compute, whole MiB.
+func parseFitPrint(out string) (rows []measured, err error) {
+	for line := range strings.Lines(out) {
+		f := strings.Fields(line)
+		if len(f) != 4 {
+			continue
+		}
+		for i, part := range []estimate.Part{estimate.Weights, estimate.Context, estimate.Compute} {
+			n, err := strconv.ParseUint(f[1+i], 10, 40)
+			if err != nil {
+				return nil, fmt.Errorf("%.80q: want a device and three sizes", line)
+			}
+			rows = add(rows, measured{name: f[0], part: part, mib: float64(n), whole: true}, true)
+		}
+	}
+	if len(rows) == 0 {
+		return nil, fmt.Errorf("%.80q: no device with its sizes", out)
+	}
+	return rows, nil
+}
+
+// unquote undoes quote.
+func unquote(word string) string {
+	if len(word) > 1 && word[0] == '\'' && word[len(word)-1] == '\'' {
+		return strings.ReplaceAll(word[1:len(word)-1], `'\''`, "'")
+	}
+	return word
+}
+
+// limited keeps the first bytes written to it.
+type limited struct {
+	*bytes.Buffer
+	most int
+}
+
+func (l *limited) Write(b []byte) (int, error) {
+	if left := l.most - l.Len(); left > 0 {
+		l.Buffer.Write(b[:min(left, len(b))])
+	}
+	return len(b), nil
+}
+
+func lastLine(s string) string {
+	lines := strings.Split(strings.TrimSpace(s), "\n")
+	return lines[len(lines)-1]
+}
+
+// printVerification writes the rows.
+func printVerification(w io.Writer, style render.Style, d *verifyDocument) {
+	version := "of unknown version"
+	if d.Version != "" {
+		version = d.Version
+	}
+	fmt.Fprintf(w, "weigh (for llama.cpp %s) against llama.cpp %s: %s\n\n", d.Pinned, render.Text(version), render.Text(d.Source))
+	rows := [][]string{{"", "part", "predicted", "llama.cpp", ""}}
+	mib := func(n uint64) string { return fmt.Sprintf("%.2f MiB", float64(n)/(1<<20)) }
+	for _, r := range d.Rows {
+		word := style.Green("same")
+		if !r.Same {
+			word = style.Red(fmt.Sprintf("%+.2f MiB", (float64(r.Predicted)-float64(r.Actual))/(1<<20)))
+		}
+		rows = append(rows, []string{render.Text(r.Name), r.Part, mib(r.Predicted), mib(r.Actual), word})
+	}
+	render.Columns(w, rows, 2, 3)
+	for _, n := range d.Notes {
+		fmt.Fprintf(w, "%s %s\n", style.Yellow("note:"), render.Text(n))
+	}
+}
