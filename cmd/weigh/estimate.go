@@ -18,6 +18,7 @@ import (
 func newEstimateCmd() *cobra.Command {
 	r := &request{}
 	var explain bool
+	var engine engineFlags
 	cmd := &cobra.Command{
 		Use:   "estimate MODEL [llama-server flags]",
 		Short: "Bytes per device for exactly these settings",
@@ -34,6 +35,9 @@ func newEstimateCmd() *cobra.Command {
 				return err
 			}
 			defer s.Close()
+			if engine.other() {
+				return runEngine(cmd, s, &engine)
+			}
 			s.asked.Explain = explain
 			if err := s.weigh(); err != nil {
 				return err
@@ -59,6 +63,7 @@ func newEstimateCmd() *cobra.Command {
 		},
 	}
 	addRequestFlags(cmd.Flags(), r)
+	addEngineFlags(cmd.Flags(), &engine)
 	cmd.Flags().BoolVar(&explain, "explain", false, "take every figure apart into its terms")
 	withLlamaHelp(cmd)
 	return cmd

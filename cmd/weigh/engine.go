@@ -1,0 +1,305 @@
+package main
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"io"
+	"math/bits"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"weigh/cmd/weigh/internal/render"
+	"weigh/estimate/hw"
+	"weigh/estimate/vllm"
+	"weigh/formats"
+	"weigh/inspect"
+)
+
+// engineFlags choose an engine other than llama.cpp and its settings.
+type engineFlags struct {
+	name      string
+	vllm      vllm.Options
+	cache     string
+	batch     int
+	allLogits bool
+}
+
+// addEngineFlags defines --engine and the flags of the other engines, spelled
+// as vLLM spells them.
+func addEngineFlags(f *pflag.FlagSet, o *engineFlags) {
+	f.StringVar(&o.name, "engine", "llama.cpp", "llama.cpp, vllm or transformers")
+	f.IntVar(&o.vllm.TensorParallel, "tensor-parallel-size", 0, "vllm: GPUs that share each layer; 0: as many as suit the model")
+	f.IntVar(&o.vllm.PipelineParallel, "pipeline-parallel-size", 0, "vllm: groups of layers; 0: the GPUs that are left over")
+	f.BoolVar(&o.vllm.ExpertParallel, "enable-expert-parallel", false, "vllm: whole experts on each GPU")
+	f.Float64Var(&o.vllm.Utilization, "gpu-memory-utilization", 0, "vllm: part of each GPU that it may take; 0: 0.92")
+	f.IntVar(&o.vllm.MaxModelLen, "max-model-len", 0, "vllm: tokens of a sequence; 0: -c, or as trained")
+	f.IntVar(&o.vllm.MaxNumSeqs, "max-num-seqs", 0, "vllm: sequences at once; 0: by the card")
+	f.IntVar(&o.vllm.MaxBatchedTokens, "max-num-batched-tokens", 0, "vllm: tokens of a step; 0: by the card")
+	f.IntVar(&o.vllm.BlockSize, "block-size", 0, "vllm: tokens of a page; 0: 16")
+	f.StringVar(&o.cache, "kv-cache-dtype", "auto", "vllm: auto, fp8, fp8_per_token_head, fp8_ds_mla or nvfp4")
+	f.IntVar(&o.batch, "generate-batch", 1, "transformers: sequences generated at once")
+	f.BoolVar(&o.allLogits, "all-logits", false, "transformers: keep every token's logits, as forward does")
+}
+
+// other reports whether an engine other than llama.cpp is asked for.
+func (o *engineFlags) other() bool { return o.name != "llama.cpp" }
+
+// The documents of `weigh estimate --engine vllm --json`, of the same shape as
+// llama.cpp's where they say the same.
+type (
+	otherEngineDocument struct {
+		Schema   int                  `json:"schema"`
+		Engine   engineDocument       `json:"engine"`
+		Model    modelDocument        `json:"model"`
+		Settings map[string]any       `json:"settings"`
+		Devices  []memoryDocument     `json:"devices"`
+		Terms    []engineTermDocument `json:"terms"`
+		KV       *engineCacheDocument `json:"kv_cache"`
+		Basis    map[string]string    `json:"basis"`
+		Fits     bool                 `json:"fits"`
+		Notes    []string             `json:"notes"`
+	}
+	engineTermDocument struct {
+		Name    string `json:"name"`
+		Low     uint64 `json:"low"`
+		High    uint64 `json:"high"`
+		Basis   string `json:"basis"`
+		Formula string `json:"formula"`
+		Source  string `json:"source"`
+	}
+	engineCacheDocument struct {
+		Low           uint64 `json:"bytes_low"`
+		High          uint64 `json:"bytes_high"`
+		PageBytes     uint64 `json:"page_bytes"`
+		BlockSize     int    `json:"block_size"`
+		BlockLayers   int    `json:"block_layers"`
+		BlocksLow     uint64 `json:"blocks_low"`
+		BlocksHigh    uint64 `json:"blocks_high"`
+		RequestBlocks uint64 `json:"request_blocks"`
+		TokensLow     uint64 `json:"tokens_low"`
+		MaxLenLow     int    `json:"max_model_len_low"`
+		MaxLenHigh    int    `json:"max_model_len_high"`
+	}
+)
+
+// runEngine estimates another engine.
+func runEngine(cmd *cobra.Command, s *session, o *engineFlags) error {
+	var d *otherEngineDocument
+	var err error
+	switch o.name {
+	case "vllm":
+		d, err = estimateVLLM(s, o)
+	case "transformers":
+		d, err = estimateTransformers(s, o)
+	default:
+		return fmt.Errorf("--engine %s: llama.cpp, vllm and transformers are known", o.name)
+	}
+	if err != nil {
+		return err
+	}
+	w := cmd.OutOrStdout()
+	if s.req.json {
+		err = writeJSON(w, d)
+	} else {
+		printEngine(w, render.StyleOf(w), d)
+	}
+	if err == nil && !d.Fits {
+		return errNo
+	}
+	return err
+}
+
+// engineModel returns the model with its weights as an engine loads them:
+// packed weights of safetensors stay packed, which spreads their bytes evenly.
+func engineModel(ins *inspect.Inspection) (m vllm.Model, notes []string) {
+	m = vllmModel(ins.Model)
+	if ins.HF == nil || ins.HF.Quant == nil || ins.HF.Quant.Params == 0 {
+		return m, nil
+	}
+	q := ins.HF.Quant
+	for i := range m.Tensors {
+		t := &m.Tensors[i]
+		n := elements(t.Shape)
+		// Embeddings are plain unless less is left plain than they are.
+		embedding := strings.HasPrefix(t.Name, "token_embd") || t.Name == "output.weight"
+		if len(t.Shape) < 2 || embedding && q.PlainParams >= n || strings.Contains(t.Name, "norm") || strings.Contains(t.Name, "ffn_gate_inp") {
+			continue
+		}
+		if hi, lo := bits.Mul64(n, q.Bytes); hi < q.Params {
+			t.Bytes, _ = bits.Div64(hi, lo, q.Params)
+		}
+	}
+	return m, []string{fmt.Sprintf("the weights stay packed (%s): their bytes are shared out evenly among the matrices", q.Method)}
+}
+
+// elements returns the product of a stored tensor's dimensions.
+func elements(shape []uint64) uint64 {
+	n, _ := formats.Elements(shape)
+	return n
+}
+
+func estimateVLLM(s *session, o *engineFlags) (*otherEngineDocument, error) {
+	devices := s.asked.Devices
+	if len(devices) == 0 {
+		return nil, errors.New("vLLM needs a GPU: name some with --gpu")
+	}
+	g := vllm.GPU{}
+	for i, d := range devices {
+		if d.MemoryTotal == nil {
+			return nil, fmt.Errorf("device %d (%.80q): its memory is not known: say it with --gpu", i, d.Name)
+		}
+		if i == 0 || *d.MemoryTotal < g.Total {
+			g = vllm.GPU{Total: *d.MemoryTotal, A100: strings.Contains(d.Name, "A100")}
+			if d.MemoryFree != nil {
+				g.Free = *d.MemoryFree
+			}
+		}
+	}
+	m, notes := engineModel(s.Inspection)
+	opt := o.vllm
+	opt.Cache = vllm.CacheType(o.cache)
+	opt.MaxModelLen = cmp.Or(opt.MaxModelLen, s.asked.NCtx)
+	if opt.TensorParallel == 0 && opt.PipelineParallel <= 1 {
+		opt.TensorParallel = 1
+		for _, tp := range m.TensorParallelSizes(len(devices)) {
+			if len(devices)%tp == 0 {
+				opt.TensorParallel = tp
+			}
+		}
+	}
+	opt.TensorParallel = max(opt.TensorParallel, 1)
+	if opt.PipelineParallel == 0 {
+		opt.PipelineParallel = max(len(devices)/opt.TensorParallel, 1)
+	}
+	if n := opt.TensorParallel * opt.PipelineParallel; n > len(devices) {
+		return nil, fmt.Errorf("tensor parallel size %d with %d pipeline stages wants %d GPUs, there are %d", opt.TensorParallel, opt.PipelineParallel, n, len(devices))
+	}
+	e, err := vllm.New(m, g, opt)
+	if err != nil {
+		return nil, err
+	}
+	d := newOtherEngine(s, "vllm", append(notes, s.Model.Notes...))
+	t := e.Options
+	d.Settings = map[string]any{
+		"tensor_parallel_size": t.TensorParallel, "pipeline_parallel_size": t.PipelineParallel, "enable_expert_parallel": t.ExpertParallel,
+		"gpu_memory_utilization": t.Utilization, "max_model_len": t.MaxModelLen, "max_num_seqs": t.MaxNumSeqs,
+		"max_num_batched_tokens": t.MaxBatchedTokens, "block_size": t.BlockSize, "kv_cache_dtype": string(t.Cache),
+	}
+	d.addTerms(e.Terms)
+	d.Fits = e.Fits()
+	d.KV = &engineCacheDocument{
+		e.KVLow, e.KVHigh, e.PageBytes, t.BlockSize, e.BlockLayers, e.BlocksLow, e.BlocksHigh, e.RequestBlocks, e.TokensLow(), e.MaxLenLow, e.MaxLenHigh,
+	}
+	for i := range t.TensorParallel * t.PipelineParallel {
+		d.addDevice(&devices[i], i, e.KVLow, d.Fits)
+	}
+	return d, nil
+}
+
+func estimateTransformers(s *session, o *engineFlags) (*otherEngineDocument, error) {
+	m, notes := engineModel(s.Inspection)
+	if s.GGUF != nil {
+		for i := range m.Tensors {
+			t := &m.Tensors[i]
+			t.Bytes = max(t.Bytes, 2*elements(t.Shape))
+		}
+		notes = append(notes, "transformers unpacks the weights of a GGUF: 2 bytes each")
+	}
+	if o.batch < 1 {
+		return nil, fmt.Errorf("--generate-batch %d: want at least one sequence", o.batch)
+	}
+	g := vllm.Generation{Batch: o.batch, Tokens: s.asked.NCtx, AllLogits: o.allLogits}
+	terms, err := vllm.Transformers(m, g)
+	if err != nil {
+		return nil, err
+	}
+	d := newOtherEngine(s, "transformers", append(notes, s.Model.Notes...))
+	d.Settings = map[string]any{"batch": g.Batch, "tokens": cmp.Or(g.Tokens, m.ContextLength), "all_logits": g.AllLogits}
+	d.addTerms(terms)
+	var high uint64
+	for _, t := range terms {
+		high += t.High
+	}
+	var free *uint64
+	if len(s.asked.Devices) > 0 {
+		dev := &s.asked.Devices[0]
+		free = dev.MemoryFree
+		d.addDevice(dev, 0, 0, free == nil || high <= *free)
+	} else if n, _, ok := s.machine.Host.Usable(); ok {
+		free = &n
+		d.Notes = append(d.Notes, "no GPU: compared with the host's memory")
+	}
+	d.Fits = free == nil || high <= *free
+	return d, nil
+}
+
+func newOtherEngine(s *session, name string, notes []string) *otherEngineDocument {
+	backend := "cpu"
+	if len(s.asked.Devices) > 0 {
+		backend = cmp.Or(s.asked.Devices[0].Backend, hw.CUDA)
+	}
+	return &otherEngineDocument{
+		Schema: 1, Engine: engineDocument{name, "", backend}, Model: newModelDocument(s), Devices: []memoryDocument{}, Terms: []engineTermDocument{},
+		Basis: map[string]string{"model": "exact", "context": "exact", "compute": "modelled", "overhead": "modelled"}, Notes: append([]string{}, notes...),
+	}
+}
+
+func (d *otherEngineDocument) addTerms(terms []vllm.Term) {
+	for _, t := range terms {
+		basis := "exact"
+		if t.Low != t.High {
+			basis = "modelled"
+		}
+		d.Terms = append(d.Terms, engineTermDocument{t.Name, t.Low, t.High, basis, t.Formula, t.Source})
+	}
+}
+
+// addDevice adds a device's row: the upper ends of the terms, and the cache.
+func (d *otherEngineDocument) addDevice(dev *hw.Device, i int, cache uint64, fits bool) {
+	row := memoryDocument{Name: fmt.Sprintf("GPU%d", i), Description: dev.Name, Context: cache, MemoryTotal: dev.MemoryTotal, MemoryFree: dev.MemoryFree, Fits: fits}
+	for _, t := range d.Terms {
+		switch name := strings.ToLower(t.Name); {
+		case strings.Contains(name, "weight"):
+			row.Model += t.High
+		case strings.Contains(name, "cache"), strings.Contains(name, "state"):
+			row.Context += t.High
+		case strings.Contains(name, "driver"), strings.Contains(name, "context"):
+			row.Overhead += t.High
+		default:
+			row.Compute += t.High
+		}
+	}
+	row.Total = row.Model + row.Context + row.Compute + row.Overhead
+	d.Devices = append(d.Devices, row)
+}
+
+// printEngine writes the terms of a GPU, and the cache that is left.
+func printEngine(w io.Writer, style render.Style, d *otherEngineDocument) {
+	fmt.Fprintf(w, "%s with %s, on %s\n\n", style.Bold(render.Text(d.Model.Name)), d.Engine.Name, plural(max(len(d.Devices), 1), "device"))
+	rows := [][]string{{"each", "from", "to", "how"}}
+	for _, t := range d.Terms {
+		if t.High == 0 {
+			continue
+		}
+		rows = append(rows, []string{t.Name, render.Bytes(t.Low), render.Bytes(t.High), t.Formula})
+	}
+	if c := d.KV; c != nil {
+		rows = append(rows, []string{"left for the cache", render.Bytes(c.Low), render.Bytes(c.High), fmt.Sprintf("blocks of %d tokens: %d to %d", c.BlockSize, c.BlocksLow, c.BlocksHigh)})
+	}
+	render.Columns(w, rows, 1, 2)
+	if c := d.KV; c != nil {
+		fmt.Fprintf(w, "\nroom for %d tokens over all sequences; one sequence of %v takes %d blocks; the longest has %d to %d tokens\n",
+			c.TokensLow, d.Settings["max_model_len"], c.RequestBlocks, c.MaxLenLow, c.MaxLenHigh)
+	}
+	if d.Fits {
+		fmt.Fprintln(w, style.Green("It fits."))
+	} else {
+		fmt.Fprintln(w, style.Red("It does not fit."))
+	}
+	for _, n := range d.Notes {
+		fmt.Fprintf(w, "%s %s\n", style.Yellow("note:"), render.Text(n))
+	}
+}

@@ -1,0 +1,92 @@
+package main
+
+import (
+	"strings"
+	"testing"
+)
+
+func TestEngineVLLM(t *testing.T) {
+	path := modelFile(t, "Llama-3.2-1B-F16")
+	var one, two otherEngineDocument
+	weighJSON(t, 0, &one, "estimate", path, "--engine", "vllm", "--gpu", "24GiB", "--max-model-len", "8192")
+	weighJSON(t, 0, &two, "estimate", path, "--engine", "vllm", "--gpu", "2x 24GiB", "--max-model-len", "8192")
+	if one.Engine.Name != "vllm" || len(one.Devices) != 1 || len(two.Devices) != 2 {
+		t.Fatalf("engine %+v on %d and %d devices", one.Engine, len(one.Devices), len(two.Devices))
+	}
+	// 16 bits a weight, all on one GPU; two share all but the norms.
+	if w := one.Devices[0].Model; w < 2_471_000_000 || w > 2_480_000_000 {
+		t.Errorf("weights are %d bytes", w)
+	}
+	if a, b := one.Devices[0].Model, two.Devices[0].Model; b < a/2 || b > a/2+a/100 {
+		t.Errorf("one GPU has %d bytes of weights, each of two %d", a, b)
+	}
+	for _, d := range []*otherEngineDocument{&one, &two} {
+		if d.KV == nil || d.KV.BlocksLow == 0 || d.KV.BlocksLow > d.KV.BlocksHigh || d.KV.RequestBlocks != 8192/16 {
+			t.Errorf("cache %+v", d.KV)
+		}
+		for _, term := range d.Terms {
+			if term.Low > term.High || term.Formula == "" {
+				t.Errorf("term %+v", term)
+			}
+		}
+	}
+	weighJSON(t, 1, &one, "estimate", path, "--engine", "vllm", "--gpu", "3GiB")
+	if one.Fits {
+		t.Error("a model fits that does not")
+	}
+}
+
+func TestEngineTransformers(t *testing.T) {
+	var d otherEngineDocument
+	weighJSON(t, 0, &d, "estimate", hfFolder(t, "qwen3-0.6b"), "--engine", "transformers", "--gpu", "8GiB", "-c", "4096")
+	// 28 layers of 8 key and value heads of 128, 16 bits.
+	cache := uint64(0)
+	for _, term := range d.Terms {
+		if strings.Contains(term.Name, "cache") {
+			cache += term.High
+		}
+	}
+	if want := uint64(4096 * 28 * 2 * 8 * 128 * 2); cache != want {
+		t.Errorf("the cache is %d bytes, want %d; terms %+v", cache, want, d.Terms)
+	}
+	if len(d.Devices) != 1 || d.Devices[0].Context != cache {
+		t.Errorf("devices %+v", d.Devices)
+	}
+}
+
+func TestEnginePacked(t *testing.T) {
+	var d otherEngineDocument
+	folder := hfFolder(t, "qwen3-14b-mlx-4bit")
+	weighJSON(t, 0, &d, "estimate", folder, "--engine", "vllm", "--gpu", "80GiB")
+	stored := d.Model.FileBytes
+	if w := d.Devices[0].Model; w > stored+stored/20 || w < stored-stored/20 {
+		t.Errorf("weights are %d bytes in files of %d", w, stored)
+	}
+}
+
+func TestEngineText(t *testing.T) {
+	out, _, code := weigh(t, "estimate", modelFile(t, "Llama-3.1-8B-Q8_0"), "--engine", "vllm", "--gpu", "2x 24GiB", "-c", "8192")
+	if code != 0 {
+		t.Errorf("exit code %d, want 0", code)
+	}
+	golden(t, "engine/vllm", []byte(out))
+}
+
+func TestEngineRefuses(t *testing.T) {
+	path := modelFile(t, "Llama-3.2-1B-F16")
+	for args, want := range map[string]string{
+		"--engine exllama":                                     "exllama",
+		"--engine vllm --gpu none":                             "needs a GPU",
+		"--engine vllm --gpu 24GiB --tensor-parallel-size 2":   "wants 2 GPUs",
+		"--engine vllm --gpu 24GiB --gpu-memory-utilization 2": "utilization",
+		"--engine vllm --gpu 24GiB --kv-cache-dtype q8":        "q8",
+		"--engine vllm --gpu 24GiB --max-num-seqs -4":          "negative",
+		"--engine transformers --gpu 24GiB --generate-batch 0": "--generate-batch",
+		"--engine vllm --gpu 3x24GiB --tensor-parallel-size 3": "3 GPUs",
+	} {
+		out, trouble, code := weigh(t, append([]string{"estimate", path}, strings.Fields(args)...)...)
+		if code != exitError || out != "" || !strings.Contains(trouble, want) {
+			t.Errorf("%s: exit code %d, output %q, trouble %q; want %d, nothing and %q", args, code, out, trouble, exitError, want)
+		}
+	}
+}
