@@ -1,5 +1,9 @@
-// Package formats holds what the readers of model files share: the element
-// types and the error that says where a file is wrong. It reads nothing itself.
+// Package formats holds what the readers of model files share: how a file is
+// opened, the element types and the error that says where a file is wrong.
+//
+// Stability: before version 1.0 of weigh a release may change what this package
+// and those below it export; the changelog names every such change. What a
+// reader accepts follows the reference implementation of its format.
 package formats
 
 import "fmt"

@@ -52,7 +52,8 @@ type Inspection struct {
 var ErrNotAFile = errors.New("neither a file nor a folder")
 
 // Open opens the model at path: a GGUF file (any shard of a split one), a
-// safetensors file or index, or a folder with either. Close it when its
+// safetensors file or index, a configuration, or a folder with one of these.
+// Close it when its
 // metadata is no longer wanted.
 func Open(path string) (*Inspection, error) {
 	info, err := os.Stat(path)
@@ -64,7 +65,7 @@ func Open(path string) (*Inspection, error) {
 	case !info.Mode().IsRegular():
 		return nil, fmt.Errorf("%s: %w (%v)", path, ErrNotAFile, info.Mode().Type())
 	}
-	return openFile(path, info.Size())
+	return openFile(path)
 }
 
 // Close closes the model's files.
@@ -86,12 +87,14 @@ func (m *Inspection) FileBytes() (n uint64) {
 }
 
 // openFile opens a file by what is in it, not by its name.
-func openFile(path string, size int64) (*Inspection, error) {
-	switch strings.ToLower(filepath.Ext(path)) {
-	case ".safetensors", ".json":
+func openFile(path string) (*Inspection, error) {
+	switch name := strings.ToLower(path); {
+	case strings.HasSuffix(name, ".safetensors"), strings.HasSuffix(name, ".index.json"):
 		return openHF(path)
+	case strings.HasSuffix(name, ".json"):
+		return openHF(filepath.Dir(path)) // a configuration stands for its folder
 	}
-	f, err := os.Open(path)
+	f, size, err := formats.Open(path)
 	if err != nil {
 		return nil, plainPathError(err)
 	}
@@ -173,19 +176,12 @@ func openGGUF(path string) (*Inspection, error) {
 
 // opener opens a shard, which may be a link but not a pipe or a device.
 func (m *Inspection) opener(name string) (io.ReaderAt, int64, error) {
-	info, err := os.Stat(name)
-	if err != nil {
-		return nil, 0, bareError(err)
-	}
-	if !info.Mode().IsRegular() {
-		return nil, 0, ErrNotAFile
-	}
-	f, err := os.Open(name)
+	f, size, err := formats.Open(name)
 	if err != nil {
 		return nil, 0, bareError(err)
 	}
 	m.open = append(m.open, f)
-	return f, info.Size(), nil
+	return f, size, nil
 }
 
 // ggufMeta is a GGUF's metadata as model.Meta.

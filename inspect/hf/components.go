@@ -82,10 +82,14 @@ func openPipeline(path string, f *folder) (*Model, error) {
 		if info, err := os.Stat(sub); err != nil || !info.IsDir() {
 			continue
 		}
-		part, err := open(sub)
-		if errors.Is(err, ErrNoModel) || errors.Is(err, fs.ErrNotExist) {
-			continue // a scheduler, a tokenizer
+		inner, err := gather(sub)
+		if errors.Is(err, ErrNoModel) || errors.Is(err, fs.ErrNotExist) || err == nil && inner.pipeline != nil {
+			continue // a scheduler, a tokenizer; a pipeline in a pipeline may be the same one again
 		}
+		if err != nil {
+			return nil, err
+		}
+		part, err := inner.open(sub)
 		if err != nil {
 			return nil, err
 		}

@@ -119,7 +119,7 @@ func Check(path string) ([]formats.Problem, error) {
 	}
 	var problems []formats.Problem
 	for _, name := range f.weights {
-		file, size, err := openFile(f.at(name))
+		file, size, err := formats.Open(f.at(name))
 		if err != nil {
 			if errors.Is(err, fs.ErrNotExist) {
 				continue // reported as a missing shard below
@@ -150,6 +150,11 @@ func open(path string) (*Model, error) {
 	if f.pipeline != nil {
 		return openPipeline(path, f)
 	}
+	return f.open(path)
+}
+
+// open reads the weights and puts them together with the folder's facts.
+func (f *folder) open(path string) (*Model, error) {
 	if err := f.read(); err != nil {
 		return nil, err
 	}
@@ -178,29 +183,12 @@ func (f *folder) at(name string) string { return filepath.Join(f.dir, filepath.F
 
 func (f *folder) has(name string) bool { return slices.Contains(f.names, name) }
 
-// openFile opens a regular file for reading.
-func openFile(path string) (*os.File, int64, error) {
-	file, err := os.Open(path)
-	if err != nil {
-		return nil, 0, err
-	}
-	info, err := file.Stat()
-	if err == nil && !info.Mode().IsRegular() {
-		err = fmt.Errorf("%s: not a regular file", path)
-	}
-	if err != nil {
-		file.Close()
-		return nil, 0, err
-	}
-	return file, info.Size(), nil
-}
-
 // json reads a side file; nil when there is none.
 func (f *folder) json(name string) (hfconfig.Object, error) {
 	if !f.has(name) {
 		return nil, nil
 	}
-	file, size, err := openFile(f.at(name))
+	file, size, err := formats.Open(f.at(name))
 	if err != nil {
 		return nil, err
 	}
@@ -325,7 +313,7 @@ func shardsOf(file string, names []string) []string {
 }
 
 func (f *folder) readIndex(name string) error {
-	file, size, err := openFile(f.at(name))
+	file, size, err := formats.Open(f.at(name))
 	if err != nil {
 		return err
 	}
@@ -340,7 +328,7 @@ func (f *folder) readIndex(name string) error {
 func (f *folder) read() error {
 	read := map[string]*safetensors.File{}
 	for _, name := range f.weights {
-		file, size, err := openFile(f.at(name))
+		file, size, err := formats.Open(f.at(name))
 		if errors.Is(err, fs.ErrNotExist) && f.index != nil {
 			continue // CheckShards says what is lost
 		}
@@ -392,7 +380,7 @@ func (f *folder) contents(name string, off int64, size uint64, limit int) []byte
 	if size > uint64(limit) {
 		return nil
 	}
-	file, _, err := openFile(f.at(name))
+	file, _, err := formats.Open(f.at(name))
 	if err != nil {
 		return nil
 	}
@@ -734,8 +722,8 @@ func countLayers(weights []Weight) int {
 // modules.json names, -1 without one.
 func (f *folder) poolingType() int64 {
 	const mean, cls, last = 1, 2, 3
-	file, size, err := openFile(f.at("modules.json"))
-	if err != nil || !f.has("modules.json") {
+	file, size, err := formats.Open(f.at("modules.json"))
+	if err != nil {
 		return -1
 	}
 	defer file.Close()
@@ -749,7 +737,7 @@ func (f *folder) poolingType() int64 {
 		if !strings.HasSuffix(o.String("type"), "Pooling") || !filepath.IsLocal(sub) {
 			continue
 		}
-		file, size, err := openFile(filepath.Join(f.at(sub), "config.json"))
+		file, size, err := formats.Open(filepath.Join(f.at(sub), "config.json"))
 		if err != nil {
 			return -1
 		}
@@ -772,7 +760,7 @@ func (f *folder) poolingType() int64 {
 
 // countTokens returns the tokens of tokenizer.json, 0 when it cannot be read.
 func (f *folder) countTokens() int {
-	file, size, err := openFile(f.at("tokenizer.json"))
+	file, size, err := formats.Open(f.at("tokenizer.json"))
 	if err != nil {
 		return 0
 	}
