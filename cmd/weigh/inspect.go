@@ -66,9 +66,9 @@ type (
 		Files        []fileDocument       `json:"files"`
 		Architecture string               `json:"architecture"`
 		Name         string               `json:"name"`
-		Parameters   uint64               `json:"parameters"`
-		FileBytes    uint64               `json:"file_bytes"`
-		TensorBytes  uint64               `json:"tensor_bytes"`
+		Parameters   *uint64              `json:"parameters"` // unknown without weights, like the bytes
+		FileBytes    *uint64              `json:"file_bytes"`
+		TensorBytes  *uint64              `json:"tensor_bytes"`
 		NLayer       *int                 `json:"n_layer"`
 		NEmbd        *int                 `json:"n_embd"`
 		NFF          any                  `json:"n_ff"`
@@ -120,8 +120,11 @@ type (
 // summarize returns the document without its lists of tensors and metadata.
 func summarize(ins *inspect.Inspection) *inspectDocument {
 	d := &inspectDocument{
-		Schema: 1, Format: ins.Format, Path: ins.Path, FileBytes: ins.FileBytes(), TensorBytes: ins.TensorBytes(),
-		Parameters: ins.Parameters(), Notes: []string{}, Layers: []layerDocument{}, Files: []fileDocument{},
+		Schema: 1, Format: ins.Format, Path: ins.Path,
+		Notes: []string{}, Layers: []layerDocument{}, Files: []fileDocument{},
+	}
+	if len(ins.Files) > 0 {
+		d.Parameters, d.FileBytes, d.TensorBytes = new(ins.Parameters()), new(ins.FileBytes()), new(ins.TensorBytes())
 	}
 	for _, f := range ins.Files {
 		d.Files = append(d.Files, fileDocument{f.Path, f.Bytes})

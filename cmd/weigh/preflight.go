@@ -142,8 +142,8 @@ func printModel(w io.Writer, style render.Style, ins *inspect.Inspection) {
 	add := func(format string, args ...any) { facts = append(facts, fmt.Sprintf(format, args...)) }
 	add("%s", render.Text(sum.Architecture))
 	if len(ins.Files) > 0 {
-		add("%s parameters", humanCount(sum.Parameters))
-		add("%s in %s", render.Bytes(sum.FileBytes), plural(len(ins.Files), "file"))
+		add("%s parameters", humanCount(*sum.Parameters))
+		add("%s in %s", render.Bytes(*sum.FileBytes), plural(len(ins.Files), "file"))
 	} else {
 		add("no weights here")
 	}

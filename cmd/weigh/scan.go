@@ -207,10 +207,10 @@ func (o *scanFlags) choose(rows []*scanned) []*scanned {
 }
 
 func (r *scanned) parameters() uint64 {
-	if r.sum == nil {
+	if r.sum == nil || r.sum.Parameters == nil {
 		return 0
 	}
-	return r.sum.Parameters
+	return *r.sum.Parameters
 }
 
 func (r *scanned) architecture() string {

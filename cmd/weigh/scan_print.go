@@ -277,7 +277,7 @@ func newScannedDocument(r *scanned) scannedDocument {
 		d.Reason = err.Error()
 	}
 	if s := r.sum; s != nil {
-		d.Format, d.Architecture, d.Title, d.Parameters, d.Quantization = known(s.Format), known(s.Architecture), known(s.Name), &s.Parameters, known(s.Quantization.Label)
+		d.Format, d.Architecture, d.Title, d.Parameters, d.Quantization = known(s.Format), known(s.Architecture), known(s.Name), s.Parameters, known(s.Quantization.Label)
 		d.BitsPerWeight, d.NCtxTrain = &s.Quantization.BitsPerWeight, s.NCtxTrain
 	}
 	if r.verdict != "" {
