@@ -66,7 +66,7 @@ func cudaSize(cc int, t *graph.Tensor) uint64 {
 		n = attentionSize(cc, t)
 	}
 	if r := t.Ne[0] % 512; r != 0 && t.Type.Quantized() {
-		n += t.Type.RowBytes(uint64(512 - r))
+		n += graph.RowSize(t.Type, 512-r)
 	}
 	return n
 }

@@ -243,7 +243,7 @@ func (b *Builder) cacheLayer(k *Cache, il int) *CacheLayer {
 // [head][heads][cells][streams]. (llama_kv_cache::get_k)
 func (b *Builder) GetK(k *Cache, il int) *graph.Tensor {
 	t := b.CacheK(k, il)
-	row := func(n int64) uint64 { return t.Type.RowBytes(uint64(n)) }
+	row := func(n int64) uint64 { return graph.RowSize(t.Type, n) }
 	d := int64(k.H.NEmbdHeadK(il))
 	return b.View4D(t, d, int64(k.H.NHeadKV(il)), int64(k.Size), int64(k.Streams),
 		row(d), row(t.Ne[0]), row(t.Ne[0]*int64(k.Size)), 0)
@@ -253,7 +253,7 @@ func (b *Builder) GetK(k *Cache, il int) *graph.Tensor {
 // (llama_kv_cache::get_v)
 func (b *Builder) GetV(k *Cache, il int) *graph.Tensor {
 	t := b.CacheV(k, il)
-	row := func(n int64) uint64 { return t.Type.RowBytes(uint64(n)) }
+	row := func(n int64) uint64 { return graph.RowSize(t.Type, n) }
 	d, heads, size := int64(k.H.NEmbdHeadV(il)), int64(k.H.NHeadKV(il)), int64(k.Size)
 	if !k.VTrans {
 		return b.View4D(t, d, heads, size, int64(k.Streams), row(d), row(t.Ne[0]), row(t.Ne[0]*size), 0)

@@ -85,24 +85,20 @@ func (g *Graph) must1(op Op, ok bool, want string, a *Tensor) {
 }
 
 // shape gives t its type, dimensions and packed strides, and returns the bytes
-// of its data. It fails when they do not fit in 63 bits or a row is not made of
-// whole blocks.
+// of its data. It fails when they do not fit in 63 bits.
 func (g *Graph) shape(t *Tensor, op Op, typ formats.DType, ne [4]int64) uint64 {
 	e, b := typ.Block()
 	if e == 0 {
 		g.fail(op, "element type %v has no known size", typ)
 	}
-	if uint64(ne[0])%e != 0 {
-		g.fail(op, "row of %d elements is not made of whole blocks of %d (%v)", ne[0], e, typ)
-	}
-	n := b
+	n := uint64(1)
 	for i, d := range ne {
 		if d < 0 || d > maxDim {
 			g.fail(op, "dimension %d of %v is out of range", i, ne)
 		}
 		f := uint64(d)
 		if i == 0 {
-			f /= e
+			f = RowSize(typ, d)
 		}
 		hi, lo := bits.Mul64(n, f)
 		if hi != 0 || lo > 1<<62 {
@@ -118,10 +114,28 @@ func (g *Graph) shape(t *Tensor, op Op, typ formats.DType, ne [4]int64) uint64 {
 	return n
 }
 
-// node returns a packed result with memory of its own.
+// RowSize returns the bytes of n elements (below 2^48) in a row. A view of a
+// quantized cache can be of heads that are no whole number of blocks: the byte
+// that its last block shares with the next head's is not counted. The bytes of
+// an unknown type are 0.
+//
+// Source: ggml/src/ggml.c@v0.5.0, ggml_row_size.
+func RowSize(t formats.DType, n int64) uint64 {
+	e, b := t.Block()
+	if e == 0 {
+		return 0
+	}
+	return b * uint64(n) / e
+}
+
+// node returns a packed result with memory of its own, in which a row is made
+// of whole blocks.
 func (g *Graph) node(op Op, typ formats.DType, ne [4]int64) *Tensor {
 	t := g.alloc()
 	g.shape(t, op, typ, ne)
+	if e, _ := typ.Block(); uint64(ne[0])%e != 0 {
+		g.fail(op, "row of %d elements is not made of whole blocks of %d (%v)", ne[0], e, typ)
+	}
 	return t
 }
 

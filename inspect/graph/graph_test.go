@@ -301,3 +301,24 @@ func BenchmarkLayers(b *testing.B) {
 		g.Expand(x)
 	}
 }
+
+func TestHeadsThatAreNoWholeBlocks(t *testing.T) {
+	g := New(16)
+	cache := g.Leaf("cache", formats.Q8_0, 224, 256)
+	row := RowSize(formats.Q8_0, 112)
+	heads := g.View4D(cache, 112, 2, 256, 1, row, cache.Nb[1], 256*cache.Nb[1], 0)
+	check(t, heads, shape{
+		op: OpView, typ: formats.Q8_0, ne: [4]int64{112, 2, 256, 1},
+		nb: [4]uint64{34, 119, 238, 60928}, view: cache,
+	})
+	if got, want := heads.Bytes(), uint64(119+119+255*238); got != want {
+		t.Errorf("the view has %d bytes, want %d", got, want)
+	}
+	check(t, g.Permute(heads, 0, 2, 1, 3), shape{
+		op: OpPermute, typ: formats.Q8_0, ne: [4]int64{112, 256, 2, 1},
+		nb: [4]uint64{34, 238, 119, 60928}, view: cache,
+	})
+	if err := Try(func() { g.Leaf("odd", formats.Q8_0, 112, 2) }); err == nil {
+		t.Error("a tensor of its own with a part of a block in each row was built")
+	}
+}
