@@ -161,11 +161,12 @@ func FuzzReadSet(f *testing.F) {
 	})
 }
 
-// TestMutations changes bytes of good files at random, the same ones each time.
+// TestMutations changes bytes of good files at random, the same ones each time:
+// WEIGH_MUTATIONS of them, or 20,000.
 func TestMutations(t *testing.T) {
 	rnd := rand.New(rand.NewPCG(1, 2))
 	files := seeds(t)
-	for range 20000 {
+	for range fixtures.Mutations(20000) {
 		b := bytes.Clone(files[rnd.IntN(len(files))])
 		if len(b) > 2048 {
 			b = b[:2048]

@@ -365,10 +365,17 @@ func FromMistral(params Object) Object {
 	return o
 }
 
+// maxTokenizer is the largest tokenizer.json that is read, which bounds the
+// time; those of the largest vocabularies take 35 MB.
+const maxTokenizer = 1 << 28
+
 // CountTokens returns how many tokens the tokenizer.json of size bytes in src
 // lists, the added ones included; 0 when it cannot be followed. It keeps
 // nothing of the file.
 func CountTokens(src io.ReaderAt, size int64) (n int) {
+	if size > maxTokenizer {
+		return 0
+	}
 	s := jsonscan.New(src, 0, size, "tokenizer.json", "JSON")
 	s.Budget = 1 << 40 // spent on keys that are dropped at once
 	count := func() {

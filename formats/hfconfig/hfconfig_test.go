@@ -4,6 +4,8 @@ import (
 	"errors"
 	"io/fs"
 	"math"
+	"math/rand/v2"
+	"path"
 	"reflect"
 	"slices"
 	"strings"
@@ -153,15 +155,48 @@ func TestEveryFixtureParses(t *testing.T) {
 	}
 }
 
-func FuzzParse(f *testing.F) {
-	f.Add([]byte(`{"a": [1, 2.5, null, true, "x\u00e9", {"b": NaN}]}`))
-	f.Fuzz(func(t *testing.T, in []byte) {
-		o, err := Parse(in, "config.json")
-		if (o == nil) == (err == nil) {
-			t.Fatalf("Parse() = %v, %v, want one of them", o, err)
+// configs returns the fixtures' configurations.
+func configs(t testing.TB) (texts [][]byte) {
+	for _, name := range fixtures.HFNames() {
+		b, err := fs.ReadFile(fixtures.HF, path.Join("hf", name, "config.json"))
+		if err == nil {
+			texts = append(texts, b)
 		}
-		ReadQuantization(o, o, o)
-		ReadAdapter(o)
-		FromMistral(o)
-	})
+	}
+	if len(texts) == 0 {
+		t.Fatal("no configurations")
+	}
+	return append(texts, []byte(`{"a": [1, 2.5, null, true, "x\u00e9", {"b": NaN}]}`))
+}
+
+func FuzzParse(f *testing.F) {
+	for _, b := range configs(f) {
+		f.Add(b)
+	}
+	f.Fuzz(parses)
+}
+
+// TestMutations changes configurations at random, the same way each time.
+func TestMutations(t *testing.T) {
+	rnd := rand.New(rand.NewPCG(1, 2))
+	texts := configs(t)
+	for range fixtures.Mutations(5000) {
+		parses(t, fixtures.MutateJSON(rnd, texts[rnd.IntN(len(texts))]))
+	}
+}
+
+// parses reads a configuration: it is an object or an error, and whatever the
+// types of its values, they are read.
+func parses(t *testing.T, in []byte) {
+	o, err := Parse(in, "config.json")
+	if (o == nil) == (err == nil) {
+		t.Fatalf("Parse() = %v, %v, want one of them", o, err)
+	}
+	var ferr *formats.Error
+	if err != nil && (!errors.As(err, &ferr) || ferr.Offset > int64(len(in))) {
+		t.Fatalf("Parse() error = %v, want a *formats.Error within %d bytes", err, len(in))
+	}
+	ReadQuantization(o, o, o)
+	ReadAdapter(o)
+	FromMistral(o)
 }
