@@ -58,12 +58,13 @@ and loads nothing from anywhere.`,
 					return err
 				}
 				defer os.RemoveAll(dir)
-				if err := writeDemos(dir); err != nil {
+				paths, err := writeDemos(dir)
+				if err != nil {
 					return err
 				}
-				lib.names = append(lib.names, dir)
+				lib.names = append(lib.names, paths...)
 			}
-			n, err := lib.list()
+			n, err := lib.list(cmd.Context())
 			if err != nil {
 				return err
 			}
@@ -112,7 +113,6 @@ func addrOf(l net.Listener) netip.AddrPort {
 func serve(ctx context.Context, l net.Listener, api http.Handler) error {
 	srv := &http.Server{
 		Handler:           page.Handler(l.Addr().String(), api),
-		BaseContext:       func(net.Listener) context.Context { return ctx },
 		ReadHeaderTimeout: 5 * time.Second,
 		ReadTimeout:       10 * time.Second,
 		WriteTimeout:      2 * time.Minute,

@@ -19,19 +19,29 @@ import (
 // An apiCommand is a command that the page may run. The answer is the document
 // that the command prints with --json, byte for byte.
 type apiCommand struct {
-	make  func() *cobra.Command
-	model bool // it takes a model
+	make func() *cobra.Command
+	on   target
 }
 
+// A target is what a command of the API is about.
+type target uint8
+
+const (
+	aModel     target = iota // the one that is asked for
+	theMachine               // no model
+	theLibrary               // the folders that weigh serve was given, or the stores
+)
+
 var apiCommands = map[string]apiCommand{
-	"estimate":  {newEstimateCmd, true},
-	"fit":       {newPreflightCmd, true},
-	"inspect":   {newInspectCmd, true},
-	"quants":    {newQuantsCmd, true},
-	"plan":      {newPlanCmd, true},
-	"placement": {newPlacementCmd, true},
-	"ladder":    {newLadderCmd, true},
-	"gpus":      {newGPUsCmd, false},
+	"estimate":  {newEstimateCmd, aModel},
+	"fit":       {newPreflightCmd, aModel},
+	"inspect":   {newInspectCmd, aModel},
+	"quants":    {newQuantsCmd, aModel},
+	"plan":      {newPlanCmd, aModel},
+	"placement": {newPlacementCmd, aModel},
+	"ladder":    {newLadderCmd, aModel},
+	"gpus":      {newGPUsCmd, theMachine},
+	"scan":      {newScanCmd, theLibrary},
 }
 
 // apiFlags are the flags that the page may give: how many words follow them.
@@ -44,6 +54,7 @@ var (
 		"-cram": 1, "-ctxcp": 1, "-fit": 1, "-fitt": 1, "-fitc": 1, "--no-host": 0, "--no-repack": 0, "--no-mmap": 0,
 		"--gpu": 1, "--host-memory": 1, "--backend": 1, "--reserve": 1, "--n-outputs-max": 1, "--mtp": 0, "--explain": 0,
 		"--metadata": 0, "--tensors": 0, "--full": 0, "--catalog": 0, "--type": 1, "--sizes-only": 0, "--over": 1,
+		"--sort": 1, "--reverse": 0, "--filter": 1, "--only": 1, "--quick": 0,
 		"--prefer": 1, "--min-tps": 1, "--ctx": 1,
 	}
 	apiModelFlags = map[string]bool{"-mm": true, "-md": true}
@@ -53,7 +64,7 @@ var (
 func newAPI(lib *library) http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /api/models", func(w http.ResponseWriter, r *http.Request) {
-		if _, err := lib.list(); err != nil {
+		if _, err := lib.list(r.Context()); err != nil {
 			refuse(w, http.StatusInternalServerError, err)
 			return
 		}
@@ -85,8 +96,11 @@ func (lib *library) answer(w http.ResponseWriter, r *http.Request, name string, 
 		return
 	}
 	var args []string
-	if c.model {
+	switch c.on {
+	case aModel:
 		args = append(args, q.Model)
+	case theLibrary:
+		args = append(args, lib.folders()...)
 	}
 	out, err := runCommand(r.Context(), c.make(), append(append(args, q.Args...), "--json"))
 	switch {
@@ -136,8 +150,11 @@ func readQuestion(r *http.Request) (q question, status int, err error) {
 // allow refuses models that are not in the library and flags that could name
 // other files or hosts.
 func (lib *library) allow(q question, c apiCommand) error {
-	if c.model && !lib.has(q.Model) {
+	if c.on == aModel && !lib.has(q.Model) {
 		return fmt.Errorf("%q is not among the models that weigh serve was given", q.Model)
+	}
+	if c.on == theLibrary && len(lib.names) > 0 && len(lib.folders()) == 0 {
+		return errors.New("weigh serve was given no folder to scan")
 	}
 	for i := 0; i < len(q.Args); i++ {
 		flag := q.Args[i]

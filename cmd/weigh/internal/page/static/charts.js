@@ -1,6 +1,6 @@
 // The curve over one setting, and the map of layers.
 
-import { $, h, svg, bytes, rate, count, explain, people } from "./dom.js";
+import { $, h, svg, bytes, rate, count, explain } from "./dom.js";
 
 const device = (i) => (i < 0 ? "var(--dhost)" : `var(--d${i % 8})`);
 
@@ -39,7 +39,7 @@ export function drawLadder(d, now, capacity, choose) {
     const from = Math.max(left, i ? (x(points[i - 1].value) + x(points[i].value)) / 2 : left);
     const to = j + 1 < points.length ? (x(points[j].value) + x(points[j + 1].value)) / 2 : width - right;
     el.append(svg("rect", { class: "nofit", x: from, y: top, width: Math.max(to - from, 1), height: base - top }));
-    if (to - from > 76) el.append(svg("text", { x: (from + to) / 2, y: top + 16, "text-anchor": "middle" }, "does not fit"));
+    if (to - from > 76) el.append(svg("text", { x: (from + to) / 2, y: top + mid - 8, "text-anchor": "middle" }, "does not fit"));
     i = j;
   }
   const path = (list, fy) => list.map((p, i) => `${i ? "L" : "M"}${x(p.value).toFixed(1)} ${fy(p).toFixed(1)}`).join("");
@@ -106,7 +106,7 @@ function nice(v) {
 
 const nearest = (points, v) => points.reduce((a, b) => (Math.abs(b.value - v) < Math.abs(a.value - v) ? b : a));
 
-export const short = (n) => (n >= 1024 ? `${+(n / 1024).toFixed(n % 1024 ? 1 : 0)}K` : String(n));
+const short = (n) => (n >= 1024 ? `${+(n / 1024).toFixed(n % 1024 ? 1 : 0)}K` : String(n));
 
 function ticks(values, log, width) {
   const [a, b] = [values[0], values.at(-1)];
@@ -126,8 +126,8 @@ function ticks(values, log, width) {
 export function drawMap(d) {
   const box = $("map");
   const width = Math.max(box.clientWidth, 280);
-  const left = width < 500 ? 58 : 84;
-  const rows = [["weights", d.experts ? "dense weights" : "weights"], ["experts", "experts"], ["cache", "cache"]].filter(([kind]) => d.layers.some((l) => l.parts.some((p) => p.kind === kind && p.bytes > 0)));
+  const left = width < 500 ? 60 : 94;
+  const rows = [["weights", d.experts && width >= 500 ? "dense weights" : "weights"], ["experts", "experts"], ["cache", "cache"]].filter(([kind]) => d.layers.some((l) => l.parts.some((p) => p.kind === kind && p.bytes > 0)));
   const rowHeight = 46;
   const top = 4;
   const n = d.layers.length;
@@ -162,7 +162,7 @@ export function drawMap(d) {
     })));
   });
   const every = [1, 2, 4, 8, 16, 32].find((s) => step * s >= 26) ?? 32;
-  for (let i = 1; i < n - 1; i += every) el.append(svg("text", { x: left + i * step + w / 2, y: y0 + 25, "text-anchor": "middle" }, String(i - 1)));
+  for (let i = 1; i < n - 1 && (n - 1 - i) * step > 34; i += every) el.append(svg("text", { x: left + i * step + w / 2, y: y0 + 25, "text-anchor": "middle" }, String(i - 1)));
   el.append(svg("text", { x: left + (n - 1) * step + w, y: y0 + 25, "text-anchor": "end" }, "out"));
   box.replaceChildren(el);
   const used = [...new Set(d.layers.flatMap((l) => [l.home, ...l.parts.map((p) => p.device)]))].sort((a, b) => a - b);
@@ -176,5 +176,3 @@ function spoken(d, place) {
   for (const l of d.layers) on.set(place(l.home), (on.get(place(l.home)) ?? 0) + 1);
   return `Layers: ${[...on].map(([name, k]) => `${k} run on ${name}`).join(", ")}`;
 }
-
-export { people };

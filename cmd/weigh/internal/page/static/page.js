@@ -1,10 +1,10 @@
 // The page: controls, what they ask of the program, and what is drawn.
 
-import { $, h, bytes, count } from "./dom.js";
-import { state, fresh, toHash, fromHash, hardware, settings, take, extras } from "./state.js";
+import { $, h, bytes, count, rate } from "./dom.js";
+import { state, fresh, toHash, fromHash, hardware, settings, take, same, extras } from "./state.js";
 import { ask, models, latest, idle } from "./api.js";
 import { drawMemory, drawVerdict } from "./memory.js";
-import { drawLadder, drawMap, names, short } from "./charts.js";
+import { drawLadder, drawMap, names } from "./charts.js";
 import { drawModel, drawNotes, drawMetadata, drawQuants, drawPresets, drawSpeed } from "./tables.js";
 
 let library = { models: [], notes: [] };
@@ -42,7 +42,7 @@ const widgets = {};
 function buildControls() {
   for (const [key, [label]] of Object.entries(controls)) {
     const slider = h("input", { type: "range", id: `s-${key}`, min: 0, step: 1, class: "open" });
-    const number = h("input", { type: "number", id: `n-${key}`, min: 0, "aria-label": `${label}, exactly` });
+    const number = h("input", { type: "number", id: `n-${key}`, min: 0, placeholder: "auto", "aria-label": `${label}, exactly` });
     const remark = h("small", {});
     slider.addEventListener("input", () => set(key, stops[key]()[+slider.value]));
     number.addEventListener("change", () => { if (Number.isInteger(+number.value) && +number.value >= 0) set(key, +number.value); });
@@ -55,6 +55,7 @@ function buildControls() {
   }
   for (const id of ["fa", "kvu", "host"]) $(id).addEventListener("change", () => set(id, $(id).value));
   for (const id of ["nkvo", "swa"]) $(id).addEventListener("change", () => set(id, $(id).checked));
+  $("mm").addEventListener("change", () => set("mm", $("mm").checked ? projector() : ""));
   $("host").append(h("option", { value: "" }, "as detected"), ...[8, 16, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536].map((n) => h("option", { value: `${n}GiB` }, `${n} GiB`)));
   $("cpu-only").addEventListener("click", () => set("gpus", ["none"]));
   $("detected").addEventListener("click", () => { state.host = ""; set("gpus", []); });
@@ -89,13 +90,15 @@ function showControls() {
     w.slider.max = list.length - 1;
     w.slider.value = list.reduce((best, v, i) => (Math.abs(v - value) < Math.abs(list[best] - value) ? i : best), 0);
     w.slider.setAttribute("aria-valuetext", controls[key][1](value));
-    if (document.activeElement !== w.number) w.number.value = value;
+    if (document.activeElement !== w.number) w.number.value = key === "np" && !value ? "" : value;
     w.remark.textContent = remarkOf(key, value);
     limit(key, w.slider, list);
   }
   widgets.ncmoe.root.hidden = !facts?.n_expert;
   widgets.ngl.slider.disabled = none;
   $("swa-label").hidden = !facts?.n_swa;
+  $("mm-label").hidden = !projector();
+  $("mm").checked = state.mm !== "";
   for (const id of ["ctk", "ctv", "fa", "kvu"]) $(id).value = state[id];
   if (![...$("host").options].some((o) => o.value === state.host)) $("host").append(h("option", { value: state.host }, state.host));
   $("host").value = state.host;
@@ -103,8 +106,11 @@ function showControls() {
   $("swa").checked = state.swa;
   $("extra").replaceChildren(...extras().map((group, i) => h("span", { class: "chip", title: group.join(" ") }, h("span", {}, group.join(" ")), h("button", { type: "button", "aria-label": `Remove ${group[0]}`, onclick: () => set("extra", extras().filter((_, j) => j !== i).flat()) }, "✕"))));
   const cards = state.gpus.length ? state.gpus : null;
+  for (const b of document.querySelectorAll("#presets [data-args]")) b.setAttribute("aria-pressed", String(same(JSON.parse(b.dataset.args))));
   $("cards").replaceChildren(...(cards ?? detectedNames()).map((name, i) => h("span", { class: cards ? "chip" : "chip plain", title: name }, h("span", {}, name === "none" ? "CPU only" : name), cards ? h("button", { type: "button", "aria-label": `Remove ${name}`, onclick: () => set("gpus", state.gpus.filter((_, j) => j !== i)) }, "✕") : null)));
 }
+
+const projector = () => library.models.find((m) => m.path === state.model)?.projector ?? "";
 
 function detectedNames() {
   if (!now) return [];
@@ -191,7 +197,7 @@ const consider = idle(220, async (signal) => {
   axes.sort((a, b) => (b === over) - (a === over));
   for (const axis of axes) {
     await quiet(async () => {
-      ladders[axis] = await ask("ladder", state.model, [...settings(axis === "ctx" ? "c" : axis, ...(axis === "ncmoe" ? [] : [])), ...hardware(), "--over", axis], signal);
+      ladders[axis] = await ask("ladder", state.model, [...settings(axis === "ctx" ? "c" : axis), ...hardware(), "--over", axis], signal);
       if (axis === over) showLadder();
       showControls();
     });
@@ -206,6 +212,7 @@ const consider = idle(220, async (signal) => {
         else take(args);
         changed();
       });
+      showControls();
     });
   }
   const kept = ["-c", String(state.c), ...(state.ctk === "f16" ? [] : ["-ctk", state.ctk]), ...(state.ctv === "f16" ? [] : ["-ctv", state.ctv]), ...hardware()];
@@ -262,6 +269,7 @@ async function open(path, keep) {
     problem(e);
     return;
   }
+  over = facts.n_expert ? "ncmoe" : "ngl";
   drawModel(facts);
   drawMetadata(facts, $("metadata-filter").value);
   if (!keep) {
@@ -298,7 +306,7 @@ function chooser(name, button, items, choose) {
     let group = null;
     for (const i of found) {
       if (i.group !== group) out.push(h("div", { class: "group" }, (group = i.group)));
-      out.push(h("button", { type: "button", role: "option", onclick: () => { dialog.close(); choose(i.value); } }, h("span", {}, i.label), h("span", {}, i.remark)));
+      out.push(h("button", { type: "button", role: "option", disabled: i.disabled, onclick: () => { dialog.close(); choose(i.value); } }, h("span", {}, i.label), h("span", {}, i.remark)));
     }
     list.replaceChildren(...(found.length ? out : [h("p", {}, "Nothing is called so.")]));
     at = 0;
@@ -322,6 +330,28 @@ function chooser(name, button, items, choose) {
     }
   });
   button.addEventListener("click", () => { filter.value = ""; dialog.showModal(); draw(); filter.focus(); });
+  return () => { if (dialog.open) draw(); };
+}
+
+// scan asks which of the listed models fit the machine and how fast they are.
+let scanned = new Map();
+let scannedFor = "";
+async function scan() {
+  library = await models();
+  const machine = JSON.stringify(hardware());
+  if (scannedFor === machine) return;
+  scannedFor = machine;
+  scanned = new Map();
+  const d = await ask("scan", "", hardware());
+  for (const m of d.models) for (const key of [m.ref, m.path]) if (key) scanned.set(key, m);
+}
+
+function listed(m) {
+  const about = scanned.get(m.path);
+  const verdict = { fits: "✓ fits", partial: "◐ in part on the host", no: "✕ does not fit" }[about?.verdict];
+  const tps = about?.tokens_per_second ? `${rate(about.tokens_per_second.decode.mid)} tok/s` : null;
+  const remark = m.fault ?? [tps, verdict, m.bytes === null ? null : bytes(m.bytes)].filter(Boolean).join(" · ");
+  return { value: m.path, label: m.name, remark, search: `${m.name} ${m.path}`.toLowerCase(), group: m.group, disabled: !m.path };
 }
 
 let catalog = [];
@@ -349,7 +379,8 @@ async function start() {
     try { localStorage.setItem("theme", saved); } catch { /* kept for this page only */ }
   });
   buildControls();
-  chooser("models", $("pick"), () => library.models.map((m) => ({ value: m.path, label: m.name, remark: m.bytes === null ? "folder" : bytes(m.bytes), search: `${m.name} ${m.path}`.toLowerCase(), group: m.group })), (path) => open(path, false));
+  const redraw = chooser("models", $("pick"), () => library.models.map(listed), (path) => open(path, false));
+  $("pick").addEventListener("click", () => scan().then(redraw, () => {}));
   chooser("catalog", $("add-card"), chooseCards, (name) => set("gpus", [...state.gpus.filter((g) => g !== "none"), name]));
   addEventListener("keydown", (e) => {
     if (e.key === "/" && !e.target.closest("input, select, textarea, dialog")) {

@@ -1,6 +1,6 @@
 // What the user chose: in the address of the page, and as llama-server's flags.
 
-export const fresh = () => ({ model: "", gpus: [], host: "", c: 8192, ngl: -1, ncmoe: 0, np: 0, ub: 512, ctk: "f16", ctv: "f16", fa: "auto", kvu: "", nkvo: false, swa: false, extra: [] });
+export const fresh = () => ({ model: "", gpus: [], host: "", c: 8192, ngl: -1, ncmoe: 0, np: 0, ub: 512, ctk: "f16", ctv: "f16", fa: "auto", kvu: "", nkvo: false, swa: false, mm: "", extra: [] });
 
 export const state = fresh();
 
@@ -43,6 +43,7 @@ export function settings(...without) {
   const s = state;
   const args = [];
   const add = (key, ...words) => { if (!without.includes(key)) args.push(...words); };
+  add("extra", ...s.extra); // of patterns for tensors the first that matches counts
   add("c", "-c", String(s.c));
   if (s.ngl >= 0) add("ngl", "-ngl", String(s.ngl));
   if (s.ncmoe > 0) add("ncmoe", "-ncmoe", String(s.ncmoe));
@@ -55,27 +56,36 @@ export function settings(...without) {
   if (s.kvu) add("kvu", s.kvu);
   if (s.nkvo) add("nkvo", "-nkvo");
   if (s.swa) add("swa", "--swa-full");
-  add("extra", ...s.extra);
+  if (s.mm) add("mm", "-mm", s.mm);
   return [...args, "-fit", "off"];
 }
 
-// take sets the state from llama-server's flags; what no control stands for is
-// kept as it is.
+// take sets the state from llama-server's flags.
 export function take(args) {
-  const { model, gpus, host } = state;
-  Object.assign(state, fresh(), { model, gpus, host });
+  Object.assign(state, read(args));
+}
+
+// same reports whether flags say what the state says.
+export const same = (args) => JSON.stringify(read(args)) === JSON.stringify(state);
+
+// read returns the state that flags stand for, on the model and machine of now;
+// what no control stands for is kept as it is.
+function read(args) {
+  const { model, gpus, host, mm } = state;
+  const out = { ...fresh(), model, gpus, host, mm };
   for (let i = 0; i < args.length; i++) {
     const flag = args[i];
     const number = Object.keys(numbers).find((k) => numbers[k] === flag);
-    if (number) state[number] = +args[++i];
-    else if (flag === "-m" || flag === "-fit" || flag === "-b") i++;
-    else if (flag === "-ctk" || flag === "-ctv" || flag === "-fa") state[flag.slice(1)] = args[++i];
-    else if (flag === "-kvu" || flag === "-no-kvu") state.kvu = flag;
-    else if (flag === "-nkvo") state.nkvo = true;
-    else if (flag === "--swa-full") state.swa = true;
-    else if (valueless.has(flag)) state.extra.push(flag);
-    else state.extra.push(flag, args[++i]);
+    if (number) out[number] = +args[++i];
+    else if (["-m", "-mm", "-fit", "-b"].includes(flag)) i++;
+    else if (flag === "-ctk" || flag === "-ctv" || flag === "-fa") out[flag.slice(1)] = args[++i];
+    else if (flag === "-kvu" || flag === "-no-kvu") out.kvu = flag;
+    else if (flag === "-nkvo") out.nkvo = true;
+    else if (flag === "--swa-full") out.swa = true;
+    else if (valueless.has(flag)) out.extra.push(flag);
+    else out.extra.push(flag, args[++i]);
   }
+  return out;
 }
 
 // extras splits the flags without a control into [flag, value…] groups.

@@ -62,20 +62,19 @@ export function drawQuants(d, ctx) {
 
 // drawPresets shows the plans; choose is called with a plan's arguments.
 export function drawPresets(d, choose) {
-  const buttons = (d.plans ?? []).map((p) => preset(title(p.role), p.tokens_per_second, p.settings.n_ctx, p.why, () => choose(p.args)));
+  const buttons = (d.plans ?? []).map((p) => preset(title(p.role), p.tokens_per_second, p.settings.n_ctx, p.why, p.args, choose));
   if (!buttons.length && d.why) buttons.push(h("p", { class: "hint" }, `No plan fits: ${d.why}`));
-  for (const c of d.changes ?? []) buttons.push(preset(c.what, c.tokens_per_second, null, "", () => choose(c.args)));
+  for (const c of d.changes ?? []) buttons.push(preset(c.what, c.tokens_per_second, null, "", c.args, choose));
   for (const q of d.smaller_quants ?? []) buttons.push(h("button", { type: "button", disabled: true }, h("b", {}, `Quantized to ${q.type}`), h("small", {}, `${bytes(q.data_bytes)}, about ${rate(q.tokens_per_second.decode.mid)} tok/s`)));
-  for (const m of (d.minimum_hardware ?? []).slice(0, 3)) buttons.push(h("button", { type: "button", onclick: () => choose(null, Array(m.count).fill(m.name)) }, h("b", {}, `${m.count > 1 ? `${m.count} × ` : ""}${m.name}`), h("span", { class: "big" }, rate(m.tokens_per_second.decode.mid), h("i", {}, " tok/s")), h("small", {}, "holds all of it: try this card")));
+  for (const m of (d.minimum_hardware ?? []).slice(0, 3)) buttons.push(h("button", { type: "button", class: "buy", onclick: () => choose(null, Array(m.count).fill(m.name)) }, h("b", {}, `${m.count > 1 ? `${m.count} × ` : ""}${m.name}`), h("span", { class: "big" }, rate(m.tokens_per_second.decode.mid), h("i", {}, " tok/s")), h("small", {}, "holds all of it: try this card")));
   $("presets").replaceChildren(...buttons);
 }
 
 const title = (s) => s.charAt(0).toUpperCase() + s.slice(1);
 
-function preset(name, tps, ctx, why, choose) {
-  const b = h("button", { type: "button", onclick: choose }, h("b", {}, name),
+function preset(name, tps, ctx, why, args, choose) {
+  return h("button", { type: "button", "data-args": JSON.stringify(args), onclick: () => choose(args) }, h("b", {}, name),
     h("span", { class: "big" }, rate(tps.decode.mid), h("i", {}, ` tok/s${ctx ? ` · ${count(ctx)} tokens` : ""}`)), why ? h("small", {}, why) : null);
-  return b;
 }
 
 // drawSpeed shows tokens per second; each says what it is made of.
