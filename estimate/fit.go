@@ -212,6 +212,17 @@ func (t *fitter) fit() error {
 			margins[i] = int64(min(t.f.Target[min(i, n-1)], math.MaxInt64/4))
 		}
 	}
+	if t.o.MMProj != nil {
+		p, err := t.o.projection()
+		if err != nil {
+			return err
+		}
+		i, n := p.target()
+		if i < len(margins) {
+			margins[i] += int64(min(n, math.MaxInt64/4))
+			t.say("%s are left free for the projector", mib(int64(n)))
+		}
+	}
 
 	var sumFree, sumUsed, surplus int64
 	enough := true

@@ -7,13 +7,16 @@ import (
 	"weigh/formats"
 	"weigh/inspect/graph"
 	"weigh/inspect/model"
+	"weigh/inspect/projector"
 )
 
 // A Companion is a file that is loaded beside the model.
 type Companion struct {
 	Name    string
 	Tensors []model.Tensor
-	OnCPU   bool // --no-mmproj-offload
+
+	Projector *projector.Projector // towers of a multimodal projector
+	OnCPU     bool                 // --no-mmproj-offload
 }
 
 // A PartUse is what one companion takes, by row of the breakdown, whose figures
@@ -46,20 +49,10 @@ func (r *run) companions(b *Breakdown) error {
 		}
 		b.join("control vector", "", u)
 	}
-	if p := r.o.MMProj; p != nil {
-		buf := r.p.c.CPU
-		if len(r.p.devices) > 0 && !p.OnCPU {
-			buf = 0
+	if r.o.MMProj != nil {
+		if err := r.mmproj(b); err != nil {
+			return err
 		}
-		u := r.buffers()
-		var sum uint64
-		for i := range p.Tensors {
-			sum += p.Tensors[i].Bytes
-		}
-		u[buf].add(Weights, "projector", sum, Exact, "all tensors of the file, on one device (clip_model_loader::load_tensors)")
-		b.join("mmproj", p.Name, u)
-		b.Basis.Compute = Modelled
-		b.Notes = append(b.Notes, "the projector's own compute buffer is not counted")
 	}
 	if d := r.o.Draft; d != nil {
 		o := d.Options
@@ -143,6 +136,7 @@ func (b *Breakdown) join(kind, name string, use []Memory) {
 		m.add(Weights, kind+" weights", u.Model, Exact, why)
 		m.add(Context, kind+" context", u.Context, Exact, why)
 		m.add(Compute, kind+" compute", u.Compute, Exact, why)
+		m.add(Overhead, kind+" growth", u.Overhead, Modelled, why)
 	}
 	b.Parts = append(b.Parts, p)
 }

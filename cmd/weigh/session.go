@@ -18,6 +18,7 @@ import (
 	"weigh/formats"
 	"weigh/inspect"
 	"weigh/inspect/model"
+	"weigh/inspect/projector"
 )
 
 // A request is what the user asks of a model: llama-server's flags and our own.
@@ -251,7 +252,7 @@ func repackOf(h hw.Host) estimate.Repack {
 func (s *session) companions(o *estimate.Options) error {
 	r := s.req
 	for _, path := range r.LoRA {
-		c, err := companion(path)
+		c, err := companion(path, nil)
 		if err != nil {
 			return fmt.Errorf("--lora: %w", err)
 		}
@@ -259,9 +260,12 @@ func (s *session) companions(o *estimate.Options) error {
 	}
 	o.ControlVector = len(r.ControlVectors) > 0
 	if r.MMProj != "" {
-		c, err := companion(r.MMProj)
+		c, err := companion(r.MMProj, func(meta model.Meta, c *estimate.Companion) (err error) {
+			c.Projector, err = projector.Read(meta, c.Tensors, r.ImageTokens)
+			return err
+		})
 		if err != nil {
-			return fmt.Errorf("--mmproj: %w", err)
+			return fmt.Errorf("--mmproj: %s: %w", r.MMProj, err)
 		}
 		c.OnCPU = !r.MMProjOffload
 		o.MMProj = c
@@ -285,8 +289,9 @@ func (s *session) companions(o *estimate.Options) error {
 	return nil
 }
 
-// companion opens a GGUF whose tensors are loaded beside a model.
-func companion(path string) (*estimate.Companion, error) {
+// companion opens a GGUF whose tensors are loaded beside a model; read, unless
+// it is nil, takes what else it says.
+func companion(path string, read func(model.Meta, *estimate.Companion) error) (*estimate.Companion, error) {
 	ins, err := openTarget(path)
 	if err != nil {
 		return nil, err
@@ -298,6 +303,11 @@ func companion(path string) (*estimate.Companion, error) {
 	c := &estimate.Companion{Name: path}
 	for _, t := range ins.GGUF.Tensors() {
 		c.Tensors = append(c.Tensors, model.Tensor{Name: t.Name, Type: t.Type, Shape: t.Shape, Bytes: t.Bytes})
+	}
+	if read != nil {
+		if err := read(ins.GGUF, c); err != nil {
+			return nil, err
+		}
 	}
 	return c, nil
 }

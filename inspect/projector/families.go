@@ -1,0 +1,116 @@
+package projector
+
+import "weigh/inspect/graph"
+
+// A family is a type of projector: how it reads its parameters beyond those of
+// all, and its graph.
+type family struct {
+	settle   func(k *keys, h *hparams)      // nil for nothing more
+	build    func(b *builder) *graph.Tensor // returns the embeddings; nil where the graph is not known
+	batches  bool                           // several images are encoded at once (clip_graph::support_batch)
+	swaps    bool                           // old files have the feed-forward matrices swapped
+	postNorm string                         // weight of the norm after the last layer, "" for the tower's own
+}
+
+// families holds the types by the name in the file.
+//
+// Source: tools/mtmd/clip-impl.h@v0.5.0, PROJECTOR_TYPE_NAMES; parameters:
+// clip_model_loader::load_hparams.
+var families = map[string]*family{
+	"mlp":              {build: llava, swaps: true},
+	"ldp":              {build: llava, swaps: true},
+	"ldpv2":            {build: llava, swaps: true},
+	"adapter":          {build: llava, swaps: true},
+	"gemma3":           {settle: scaled(4), build: gemma3, swaps: true},
+	"idefics3":         {settle: scaled(1), build: idefics3, swaps: true},
+	"lfm2":             {settle: limited(scaled(1), 256, 0), build: lfm2},
+	"janus_pro":        {build: janus},
+	"phi4":             {settle: pixeled(nil, 16), build: phi4},
+	"pixtral":          {settle: limited(merged(1), 1024, 16), build: pixtral},
+	"lightonocr":       {settle: lightOn, build: pixtral},
+	"kimivl":           {settle: limited(scaled(1), 1024, 16), build: kimiVL},
+	"kimik25":          {settle: kimiK25Sizes, build: kimiK25},
+	"paddleocr":        {settle: pixeled(fixed(2), 28), build: paddleOCR},
+	"dots_ocr":         {settle: pixeled(needScale, 46), build: dotsOCR, postNorm: "mm.post_norm.weight"},
+	"dots3note_v":      {settle: dots3Note, build: dotsOCR, postNorm: "mm.post_norm.weight"},
+	"qwen2vl_merger":   {settle: limited(qwenVL(false), 4096, 46), build: qwen2VL, swaps: true},
+	"qwen2.5vl_merger": {settle: limited(qwenVL(true), 4096, 46), build: qwen2VL, swaps: true},
+	"qwen3vl_merger":   {settle: limited(qwenVL(false), 4096, 46), build: qwen3VL},
+	"exaone4_5":        {settle: pixeled(qwenVL(false), 46), build: exaone, swaps: true},
+	"mimovl":           {settle: pixeled(mimo, 46), build: mimoVL},
+	"youtuvl":          {settle: limited(youtu, 62500, 16), build: youtuVL},
+	"glm4v":            {settle: limited(merged(2), 4096, 46), build: glm4V},
+	"minimax_m3":       {settle: limited(merged(2), 576, 16), build: miniMax},
+	"internvl":         {settle: scaled(1), build: internVL, batches: true},
+	"nemotron_v2_vl":   {settle: scaled(1), build: nemotron},
+	"llama4":           {settle: scaled(1), build: llama4},
+	"cogvlm":           {build: cogVLM},
+	"resampler":        {settle: resamplerQueries, build: miniCPMV, swaps: true},
+	"minicpmv4_6":      {settle: miniCPMV46Sizes, build: miniCPMV46, swaps: true},
+	"hunyuanvl":        {settle: hunyuan, build: hunyuanVL},
+	"step3vl":          {settle: step3Sizes, build: step3VL},
+	"gemma3nv":         {settle: scaled(1), build: mobileNet},
+	"gemma4v":          {settle: limited(scaled(3), 1120, 16), build: gemma4V, batches: true},
+	"gemma4uv":         {settle: gemma4Unified, build: gemma4UV},
+
+	"ultravox":      {settle: whisperSizes(true), build: whisper},
+	"voxtral":       {settle: whisperSizes(true), build: whisper},
+	"qwen2a":        {settle: whisperSizes(false), build: whisper},
+	"glma":          {settle: whisperSizes(true), build: whisper},
+	"meralion":      {settle: whisperSizes(true), build: whisper},
+	"musicflamingo": {settle: whisperSizes(false), build: whisper},
+	"qwen3a":        {settle: whisperSizes(false), build: qwen3Audio},
+	"gemma4a":       {build: gemma4A},
+	"gemma4ua":      {settle: func(_ *keys, h *hparams) { h.melBins = 640 }, build: gemma4UA},
+	"lfm2a":         {build: conformer},
+}
+
+// fixed sets how many patches a side of a token has.
+func fixed(merge int) func(*keys, *hparams) {
+	return func(_ *keys, h *hparams) { h.merge = merge }
+}
+
+// scaled reads the same, by the key of pixel shuffles.
+func scaled(otherwise int) func(*keys, *hparams) {
+	return func(k *keys, h *hparams) { h.merge = k.int("projector.scale_factor", otherwise) }
+}
+
+// merged reads the same, by the key of patch mergers.
+func merged(otherwise int) func(*keys, *hparams) {
+	return func(k *keys, h *hparams) { h.merge = k.int("spatial_merge_size", otherwise) }
+}
+
+func needScale(k *keys, h *hparams) { h.merge = k.need("projector.scale_factor") }
+
+// limited bounds the tokens of an image; a side of the first one has warm
+// tokens, or for 0 the most.
+func limited(first func(*keys, *hparams), hi, warm int) func(*keys, *hparams) {
+	return func(k *keys, h *hparams) {
+		first(k, h)
+		h.limit(hi)
+		if warm > 0 {
+			h.warmUp(warm)
+		}
+	}
+}
+
+// pixeled reads the bounds of an image from the file.
+func pixeled(first func(*keys, *hparams), warm int) func(*keys, *hparams) {
+	return func(k *keys, h *hparams) {
+		if first != nil {
+			first(k, h)
+		}
+		h.pixels(k)
+		h.warmUp(warm)
+	}
+}
+
+func lightOn(k *keys, h *hparams) {
+	h.merge = k.int("spatial_merge_size", 1)
+	h.edge = k.int("preproc_image_size", h.imageSize)
+	h.maxPixels = h.edge * h.edge
+	if h.maxTokens > 0 {
+		h.maxPixels = h.maxTokens * h.area()
+	}
+	h.warmUp(16)
+}
