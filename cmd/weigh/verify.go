@@ -225,10 +225,11 @@ func memoryPart(m *estimate.Memory, p estimate.Part) uint64 {
 // follow takes the settings that a log states where no flag does.
 func (s *session) follow(settings map[string]string) error {
 	o := &s.asked
+	outputs := 0
 	for _, f := range []struct {
 		key, flag string
 		to        *int
-	}{{"n_ctx", "--ctx-size", &o.NCtx}, {"n_batch", "--batch-size", &o.NBatch}, {"n_ubatch", "--ubatch-size", &o.NUBatch}, {"n_seq_max", "--parallel", &o.NParallel}} {
+	}{{"n_ctx", "--ctx-size", &o.NCtx}, {"n_batch", "--batch-size", &o.NBatch}, {"n_ubatch", "--ubatch-size", &o.NUBatch}, {"n_seq_max", "--parallel", &o.NParallel}, {"n_outputs_max", "", &outputs}} {
 		text, ok := settings[f.key]
 		if !ok || s.req.Set[f.flag] {
 			continue
@@ -238,6 +239,9 @@ func (s *session) follow(settings map[string]string) error {
 			return fmt.Errorf("log: %s = %.40q, want a count", f.key, text)
 		}
 		*f.to = n
+	}
+	if outputs > 0 && o.NOutputs == nil {
+		o.NOutputs = &outputs
 	}
 	if v, ok := settings["kv_unified"]; ok && o.KVUnified == nil {
 		unified := v == "true" || v == "1"
@@ -293,8 +297,8 @@ func readLog(path string) (*actual, error) {
 }
 
 var (
-	logBuffer   = regexp.MustCompile(`(\S+)\s+(model|KV|RS|output|compute|DSV4 \S+ state|LoRA) buffer size =\s*([0-9]+\.[0-9]+) MiB`)
-	logSetting  = regexp.MustCompile(`llama_context: (n_ctx|n_batch|n_ubatch|n_seq_max|kv_unified|flash_attn)\s+= (\S+)`)
+	logBuffer   = regexp.MustCompile(`(\S+)\s+(model|KV|RS|compute|DSV4 \S+ state|LoRA) buffer size =\s*([0-9]+\.[0-9]+) MiB`)
+	logSetting  = regexp.MustCompile(`llama_context: (n_ctx|n_batch|n_ubatch|n_seq_max|n_outputs_max|kv_unified|flash_attn)\s+= (\S+)`)
 	logOffload  = regexp.MustCompile(`offloaded (\d+)/\d+ layers to GPU`)
 	logTable    = regexp.MustCompile(`\|\s+- (Host|[A-Za-z]+\d+)\b[^|]*\|[^|]*?(?:\(\s*)?(\d+) =\s*(\d+) \+\s*(\d+) \+\s*(\d+)`)
 	logVersion  = regexp.MustCompile(`(?:^|\s)(?:build_info|version|build)\s*[:=]\s*v?(\d+\.\d+\.\d+|\d+|b\d+)\b`)
@@ -364,8 +368,8 @@ func (a *actual) line(line string) {
 		case "compute":
 			row.part = estimate.Compute
 		}
-		// Graphs are reserved again and outputs allocated again; caches of several
-		// kinds, and weights in several buffers, add up.
+		// Graphs are reserved again; caches of several kinds, and weights in several
+		// buffers, add up. The output buffer is not in llama.cpp's breakdown.
 		a.rows = add(a.rows, row, m[2] == "compute")
 		return
 	}

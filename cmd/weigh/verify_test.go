@@ -36,7 +36,8 @@ func serverLog(e *estimateDocument, extra uint64) string {
 			name = "CPU_Mapped"
 		}
 		line("load_tensors", name, "model", m.Model)
-		line("llama_context", m.Name, " output", m.Context)
+		line("llama_context", m.Name, " output", 1<<20) // not in the breakdown
+		line("llama_kv_cache", m.Name, "KV", m.Context)
 		line("sched_reserve", m.Name, "compute", m.Compute)
 	}
 	return b.String()
@@ -110,6 +111,18 @@ func TestVerifyLog(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestVerifyRecorded compares with what llama.cpp v0.5.0 logged on the CPU.
+func TestVerifyRecorded(t *testing.T) {
+	log := filepath.Join("testdata", "verify", "gemma3-Q4_K_M.log")
+	path := modelFile(t, "gemma3-Q4_K_M")
+	var d verifyDocument
+	weighJSON(t, 0, &d, "verify", path, "--gpu", "none", "-nr", "--log", log)
+	if len(d.Rows) != 3 {
+		t.Errorf("rows %+v", d.Rows)
+	}
+	weighJSON(t, 1, &d, "verify", path, "--gpu", "none", "-nr", "-ub", "256", "--log", log)
 }
 
 func TestVerifyInstalled(t *testing.T) {
