@@ -15,6 +15,10 @@ const (
 	cublasSpace90  = 32 << 20 // from compute capability 9.0
 	attentionSpace = 8 << 20  // partial results of flash attention
 	unknownPool    = 64 << 20 // temporaries where the graph is not known
+	rocblasSpace   = 32 << 20 // workspace of rocBLAS
+	vulkanRuntime  = 64 << 20 // instance, descriptors and pipelines, a round figure
+	vulkanPartials = 32 << 20 // partial results of products and attention that are split over the shader cores
+	metalRuntime   = 32 << 20 // command buffers and the shader library, a round figure
 )
 
 // Defaults of llama-server (common/common.h@v0.5.0).
@@ -31,10 +35,22 @@ func (r *run) overheads(b *Breakdown) {
 		if n, why := hw.Context(d); n > 0 {
 			m.add(Overhead, "CUDA context", n, Modelled, why)
 		}
-		if d.Backend != hw.CUDA && d.Backend != hw.ROCm {
+		switch d.Backend {
+		case hw.Vulkan:
+			m.add(Overhead, "runtime", vulkanRuntime, Modelled, "a round figure for Vulkan's instance, descriptors and pipelines")
+			m.add(Overhead, "temporaries", r.vulkanPool(i), Modelled, "the largest product's operands as its shader reads them, and partial results of split work")
+			continue
+		case hw.Metal:
+			m.add(Overhead, "runtime", metalRuntime, Modelled, "a round figure for Metal's command buffers and shaders")
+			continue
+		case hw.CUDA, hw.ROCm:
+		default:
 			continue
 		}
 		pool, blas, why := r.pool(i)
+		if blas && d.Backend == hw.ROCm {
+			m.add(Overhead, "rocBLAS workspace", rocblasSpace, Modelled, "rocBLAS's default size; some products go through it")
+		}
 		if blas && d.Backend == hw.CUDA {
 			n := uint64(cublasSpace)
 			if d.ComputeCapability.Major >= 9 {
@@ -92,6 +108,30 @@ func (r *run) pool(i int) (bytes uint64, blas bool, why string) {
 		most = max(most, need)
 	}
 	return (most + attentionSpace + cudaGranule - 1) / cudaGranule * cudaGranule, blas, "the largest product's operands in the type its kernel reads, and flash attention's partial results"
+}
+
+// vulkanPool returns the most that a product on device i needs beside its
+// buffers: activations as 16-bit numbers, weights that do not lie row by row
+// copied so, and partial results.
+//
+// Source: ggml/src/ggml-vulkan/ggml-vulkan.cpp@v0.5.0, ggml_vk_mul_mat_q_f16
+// (prealloc_x, prealloc_y, prealloc_split_k).
+func (r *run) vulkanPool(i int) uint64 {
+	if r.g == nil {
+		return unknownPool + vulkanPartials
+	}
+	var most uint64
+	for _, n := range r.g.Nodes {
+		if n.Op != graph.OpMulMat && n.Op != graph.OpMulMatID || int(r.result.Device[n.ID]) != i {
+			continue
+		}
+		need := 2 * uint64(n.Src[1].Elements())
+		if !n.Src[0].Contiguous() {
+			need += 2 * uint64(n.Src[0].Elements())
+		}
+		most = max(most, need)
+	}
+	return most + vulkanPartials
 }
 
 // hostOverheads adds what llama-server keeps in host memory.

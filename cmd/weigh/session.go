@@ -42,7 +42,7 @@ func addRequestFlags(f *pflag.FlagSet, r *request) {
 	f.StringArrayVar(&r.gpus, "gpu", nil, "use this `hardware` instead of what is detected: a card's name, a size, 2x\"RTX 3090\", none")
 	f.StringSliceVar(&r.rpcMemory, "rpc-memory", nil, "memory of each --rpc server, instead of asking it")
 	f.StringVar(&r.hostMemory, "host-memory", "", "host memory to assume")
-	f.StringVar(&r.backend, "backend", "", "whose buffer rules: cuda, rocm, vulkan, metal or cpu")
+	f.StringVar(&r.backend, "backend", "", "whose buffer rules: cuda, rocm, vulkan, metal, sycl or cpu")
 	f.StringVar(&r.reserve, "reserve", "", "memory to leave free on each device (--fit-target)")
 	f.IntVar(&r.nOutputs, "n-outputs-max", -1, "outputs per batch that the graph is sized for; 0: n_batch")
 	f.BoolVar(&r.mtp, "mtp", false, "load the multi-token-prediction layers")
@@ -150,6 +150,11 @@ func (s *session) gather(ctx context.Context) (err error) {
 			return fmt.Errorf("--host-memory: %w", err)
 		}
 		s.machine.Host.MemoryTotal, s.machine.Host.MemoryAvailable, s.machine.Host.Limit = &n, &n, nil
+	} else if i := slices.IndexFunc(s.machine.Devices, func(d hw.Device) bool { return d.Unified && d.Assumed }); i >= 0 {
+		// A machine that is named by its chip has no memory but the chip's.
+		d := s.machine.Devices[i]
+		s.machine.Host.MemoryTotal, s.machine.Host.MemoryAvailable, s.machine.Host.Limit = d.MemoryTotal, d.MemoryFree, nil
+		s.notes = append(s.notes, "the host's memory is taken to be the "+d.Name+"'s, which it shares; --host-memory says otherwise")
 	}
 	if err := s.chooseBackend(); err != nil {
 		return err
@@ -188,13 +193,13 @@ func (s *session) chooseBackend() error {
 	case "cpu":
 		s.machine.Devices = nil
 		return nil
-	case hw.CUDA, hw.ROCm, hw.Vulkan, hw.Metal:
+	case hw.CUDA, hw.ROCm, hw.Vulkan, hw.Metal, hw.SYCL:
 		for i := range s.machine.Devices {
 			s.machine.Devices[i].Backend = s.req.backend
 		}
 		return nil
 	}
-	return fmt.Errorf("--backend %s: the buffer rules of cuda, rocm, vulkan, metal and cpu are known", s.req.backend)
+	return fmt.Errorf("--backend %s: the buffer rules of cuda, rocm, vulkan, metal, sycl and cpu are known", s.req.backend)
 }
 
 // chosenDevices returns the devices that -dev names, all of them when it is not
@@ -383,7 +388,14 @@ func judge(need, grows uint64, free *uint64) verdict {
 
 // device returns the verdict of a device's row.
 func (s *session) device(m *estimate.Memory) verdict {
-	return judge(m.Total(), 0, s.options.Devices[m.Device].MemoryFree)
+	d := s.options.Devices[m.Device]
+	free := d.MemoryFree
+	if b := hw.Usable(d, 0); free == nil && b.Known { // the driver does not say: what is assumed to be free
+		own, _ := hw.Context(d) // counted as overhead
+		n := b.Bytes + own
+		free = &n
+	}
+	return judge(m.Total(), 0, free)
 }
 
 // host returns all host rows as one and its verdict. Devices that share the
