@@ -68,6 +68,7 @@ function set(key, value) {
 
 // changed shows the state and asks what it means.
 function changed() {
+  document.body.dataset.wanted = JSON.stringify([...settings(), ...hardware()]);
   showControls();
   remember();
   follow();
