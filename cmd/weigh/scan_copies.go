@@ -30,7 +30,7 @@ const (
 const (
 	sampleCount = 8
 	sampleBytes = 4 << 10
-	maxHeader   = 64 << 20 // bytes of a header that are compared
+	headerBytes = 64 << 10 // of each end of a header
 )
 
 // findDuplicates groups the rows that have the same contents: of the same size,
@@ -163,14 +163,18 @@ func sample(w io.Writer, f io.ReaderAt, size, header int64) error {
 	if header == 0 { // of safetensors: its length comes first
 		var b [8]byte
 		if _, err := f.ReadAt(b[:], 0); err == nil {
-			if n := binary.LittleEndian.Uint64(b[:]); n < maxHeader {
+			if n := binary.LittleEndian.Uint64(b[:]); n < uint64(size) {
 				header = int64(n) + 8
 			}
 		}
 	}
-	header = min(header, size, maxHeader)
-	if _, err := io.Copy(w, io.NewSectionReader(f, 0, header)); err != nil {
-		return err
+	// Between a header's ends lies the vocabulary, which models of a family share.
+	header = min(header, size)
+	end := max(header-headerBytes, 0)
+	for _, at := range []int64{0, end} {
+		if _, err := io.Copy(w, io.NewSectionReader(f, at, min(headerBytes, header-at))); err != nil {
+			return err
+		}
 	}
 	for i := range int64(sampleCount) {
 		at := header + (size-header)/sampleCount*i

@@ -98,8 +98,8 @@ func TestScan(t *testing.T) {
 	home := stores(t)
 	for name, args := range map[string][]string{
 		"stores of the machine": {},
-		"only what fits":       {"--only", "fits", "--sort", "speed"},
-		"one family by size":   {"--filter", "qwen", "--sort", "size", "--quick"},
+		"only what fits":        {"--only", "fits", "--sort", "speed"},
+		"one family by size":    {"--filter", "qwen", "--sort", "size", "--quick"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			args = append([]string{"scan", "--gpu", "RTX 3060 12GB", "--host-memory", "64GiB", "-c", "8192"}, args...)
@@ -276,10 +276,18 @@ func TestNamesOfStores(t *testing.T) {
 // files that belong to none.
 func BenchmarkScan(b *testing.B) {
 	dir := b.TempDir()
-	names := []string{"Llama-3.2-1B-Q4_K_M", "Llama-3.1-8B-Q4_K_M", "Qwen2.5-0.5B-Q8_0", "Gemma-3-4B-Q4_K_M"}
+	var models []string
+	for _, name := range []string{"Llama-3.2-1B-Q4_K_M", "Llama-3.1-8B-Q4_K_M", "Qwen2.5-0.5B-Q8_0", "Gemma-3-4B-Q4_K_M"} {
+		models = append(models, putModel(b, name, b.TempDir(), "model.gguf"))
+	}
 	for i := range 1000 {
 		repo := filepath.Join(dir, fmt.Sprintf("org%d", i%40), fmt.Sprintf("repo%d", i))
-		putModel(b, names[i%len(names)], repo, "model.gguf")
+		if err := os.MkdirAll(repo, 0o755); err != nil {
+			b.Fatal(err)
+		}
+		if err := os.Link(models[i%len(models)], filepath.Join(repo, "model.gguf")); err != nil {
+			b.Skipf("no links here: %v", err)
+		}
 		for j := range 9 {
 			put(b, nil, repo, fmt.Sprintf("README%d.md", j))
 		}
