@@ -196,6 +196,18 @@ func (s *search) run(o *estimate.Options) (b *estimate.Breakdown, over []int64, 
 	if b, err = estimate.Run(s.m, *o); err != nil {
 		return nil, nil, false, err
 	}
+	if over, fits = s.judge(b); !fits {
+		return b, over, false, nil
+	}
+	if err := estimate.Grow(s.m, *o, b); err != nil {
+		return nil, nil, false, err
+	}
+	over, fits = s.judge(b)
+	return b, over, fits, nil
+}
+
+// judge holds a breakdown against the rooms.
+func (s *search) judge(b *estimate.Breakdown) (over []int64, fits bool) {
 	over = make([]int64, len(s.room)+1)
 	fits = true
 	var shared uint64
@@ -206,7 +218,7 @@ func (s *search) run(o *estimate.Options) (b *estimate.Breakdown, over []int64, 
 			fits = false
 			s.why = fmt.Sprintf("%s needs %s and has %s", d.Name, size(int64(d.Total())), size(max(s.room[d.Device], 0)))
 		}
-		if o.Devices[d.Device].Unified {
+		if s.o.Devices[d.Device].Unified {
 			shared += d.Total()
 		}
 	}
@@ -216,7 +228,7 @@ func (s *search) run(o *estimate.Options) (b *estimate.Breakdown, over []int64, 
 		over[len(s.room)] = int64(must + shared - *s.host)
 		s.why = fmt.Sprintf("the host needs %s and has %s", size(int64(must+shared)), size(int64(*s.host)))
 	}
-	return b, over, fits, nil
+	return over, fits
 }
 
 // hostNeed returns what the host must hold, and what may grow besides: the prompt
