@@ -190,7 +190,8 @@ func (e *BudgetError) Error() string {
 }
 
 // Split says which device runs each node, without packing: Compute, Chunks and
-// Peak of the result are nil. The graph is not modified.
+// Peak of the result are nil. The graph is as before afterwards, but not
+// meanwhile.
 //
 // Source: ggml/src/ggml-backend.cpp@v0.5.0, ggml_backend_sched_split_graph.
 func Split(g *graph.Graph, c *Config) (*Result, error) {
@@ -198,11 +199,12 @@ func Split(g *graph.Graph, c *Config) (*Result, error) {
 	if err != nil {
 		return nil, err
 	}
+	defer w.restore()
 	return w.result(), nil
 }
 
 // Pack splits the graph and returns the compute buffers that it needs. The
-// graph is not modified.
+// graph is as before afterwards, but not meanwhile.
 //
 // Source: ggml/src/ggml-backend.cpp@v0.5.0, ggml_backend_sched_reserve and
 // ggml_backend_sched_reserve_size; ggml/src/ggml-alloc.c@v0.5.0,
@@ -212,6 +214,7 @@ func Pack(g *graph.Graph, c *Config) (*Result, error) {
 	if err != nil {
 		return nil, err
 	}
+	defer w.restore()
 	r := w.result()
 	if _, err := w.pack(r); err != nil {
 		return nil, err

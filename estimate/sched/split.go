@@ -2,11 +2,13 @@ package sched
 
 import (
 	"fmt"
+	"slices"
 
 	"weigh/inspect/graph"
 )
 
-// work is a copy of a graph that is being split and packed.
+// work is a graph that is being split and packed. Splitting replaces operands
+// and marks inputs; restore undoes that.
 type work struct {
 	c      *Config
 	nodes  []*graph.Tensor
@@ -25,7 +27,17 @@ type work struct {
 	seq      []step // the nodes in order, with the dependencies that splitting adds
 	seqLeafs []step
 
-	slab []graph.Tensor
+	slab   []graph.Tensor
+	undone []change
+}
+
+// A change is an operand of the caller's graph that was replaced, or, with src
+// below zero, a tensor whose flags were changed.
+type change struct {
+	t     *graph.Tensor
+	src   int
+	was   *graph.Tensor
+	flags graph.Flags
 }
 
 // A part is a run of nodes on one device.
@@ -47,7 +59,8 @@ func isView(o graph.Op) bool {
 	return o == graph.OpView || o == graph.OpReshape || o == graph.OpPermute || o == graph.OpTranspose
 }
 
-// split copies the graph and does all that ggml_backend_sched_split_graph does.
+// split does all that ggml_backend_sched_split_graph does. Unless it
+// fails the caller restores the graph.
 func split(g *graph.Graph, c *Config) (*work, error) {
 	if c.MaxNodes > 0 {
 		budget := hashSize(c.MaxNodes)
@@ -56,7 +69,7 @@ func split(g *graph.Graph, c *Config) (*work, error) {
 		}
 	}
 	w := &work{c: c}
-	if err := w.clone(g); err != nil {
+	if err := w.read(g); err != nil {
 		return nil, err
 	}
 	if err := w.place(); err != nil {
@@ -68,6 +81,7 @@ func split(g *graph.Graph, c *Config) (*work, error) {
 		return nil, err
 	}
 	if err := w.cut(); err != nil {
+		w.restore()
 		return nil, err
 	}
 	w.optimize()
@@ -75,8 +89,8 @@ func split(g *graph.Graph, c *Config) (*work, error) {
 	return w, nil
 }
 
-// clone copies the graph, whose operands splitting replaces. IDs stay.
-func (w *work) clone(g *graph.Graph) error {
+// read checks that the graph is whole and counts its operands.
+func (w *work) read(g *graph.Graph) error {
 	last := int32(-1)
 	for _, list := range [2][]*graph.Tensor{g.Leafs, g.Nodes} {
 		for _, t := range list {
@@ -85,54 +99,33 @@ func (w *work) clone(g *graph.Graph) error {
 	}
 	w.own = int(last) + 1
 	w.count = last + 1
-	slab := make([]graph.Tensor, w.own)
 	in := make([]bool, w.own)
 	w.device = make([]int8, w.own, w.own+w.own/4)
 	w.uses = make([]int32, w.own)
 	for i := range w.device {
 		w.device[i] = -1
 	}
-	w.nodes = make([]*graph.Tensor, 0, len(g.Nodes))
-	w.leafs = make([]*graph.Tensor, 0, len(g.Leafs))
-	add := func(from []*graph.Tensor, to *[]*graph.Tensor) error {
-		for _, t := range from {
-			d := &slab[t.ID]
-			*d, in[t.ID] = *t, true
-			if d.Buf >= 0 && int(d.Buf) >= len(w.c.Buffers) {
-				return fmt.Errorf("tensor %s is in buffer %d of %d", label(t), d.Buf, len(w.c.Buffers))
+	w.nodes, w.leafs = slices.Clone(g.Nodes), g.Leafs
+	for _, list := range [2][]*graph.Tensor{w.leafs, w.nodes} {
+		for _, t := range list {
+			in[t.ID] = true
+			if t.Buf >= 0 && int(t.Buf) >= len(w.c.Buffers) {
+				return fmt.Errorf("tensor %s is in buffer %d of %d", label(t), t.Buf, len(w.c.Buffers))
 			}
-			*to = append(*to, d)
 		}
-		return nil
-	}
-	if err := add(g.Leafs, &w.leafs); err != nil {
-		return err
-	}
-	if err := add(g.Nodes, &w.nodes); err != nil {
-		return err
-	}
-	mine := func(t *graph.Tensor) (*graph.Tensor, error) {
-		if int(t.ID) >= w.own || !in[t.ID] {
-			return nil, fmt.Errorf("tensor %s is read but is not in the graph", label(t))
-		}
-		return &slab[t.ID], nil
 	}
 	for _, list := range [2][]*graph.Tensor{w.leafs, w.nodes} {
 		for _, t := range list {
-			var err error
-			if t.ViewSrc != nil {
-				if t.ViewSrc, err = mine(t.ViewSrc); err != nil {
-					return err
-				}
+			if v := t.ViewSrc; v != nil && (int(v.ID) >= w.own || !in[v.ID]) {
+				return fmt.Errorf("tensor %s is read but is not in the graph", label(v))
 			}
-			for j, s := range t.Src {
+			for _, s := range t.Src {
 				if s == nil {
 					continue
 				}
-				if s, err = mine(s); err != nil {
-					return err
+				if int(s.ID) >= w.own || !in[s.ID] {
+					return fmt.Errorf("tensor %s is read but is not in the graph", label(s))
 				}
-				t.Src[j] = s
 				w.uses[s.ID]++
 			}
 			if t.Backend >= 0 && !w.c.NoAlloc {
@@ -141,6 +134,17 @@ func (w *work) clone(g *graph.Graph) error {
 		}
 	}
 	return nil
+}
+
+// restore makes the caller's graph what it was.
+func (w *work) restore() {
+	for _, c := range slices.Backward(w.undone) {
+		if c.src >= 0 {
+			c.t.Src[c.src] = c.was
+		} else {
+			c.t.Flags = c.flags
+		}
+	}
 }
 
 // label names a tensor in an error.
@@ -403,6 +407,7 @@ func (w *work) addGroup(t *graph.Tensor, device int8, first *graph.Tensor) {
 	for i := range list {
 		if i == 0 && first != nil {
 			list[i] = first
+			w.undone = append(w.undone, change{t: first, src: -1, flags: first.Flags})
 		} else {
 			d := w.add()
 			d.Name, d.Type, d.Ne, d.Nb, d.Layer = t.Name, t.Type, t.Ne, t.Nb, t.Layer
@@ -461,6 +466,7 @@ func (w *work) cut() error {
 				w.addGroup(s, cur, nil)
 				p.inputs = append(p.inputs, s)
 			}
+			w.undone = append(w.undone, change{t: t, src: j, was: s})
 			t.Src[j] = w.groups[*w.group(s, cur)-1][0]
 		}
 	}
