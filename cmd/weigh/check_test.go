@@ -9,7 +9,23 @@ import (
 	"testing"
 
 	"weigh/fixtures"
+	"weigh/formats"
 )
+
+// tinyLlama is a model of one layer that llama.cpp would load, with its data.
+func tinyLlama() *fixtures.GGUF {
+	g := (&fixtures.GGUF{}).Set("general.architecture", "llama").Set("llama.block_count", uint32(1)).Set("llama.context_length", uint32(64)).
+		Set("llama.embedding_length", uint32(32)).Set("llama.feed_forward_length", uint32(64)).Set("llama.attention.head_count", uint32(2)).
+		Set("llama.attention.layer_norm_rms_epsilon", float32(1e-5)).Set("tokenizer.ggml.model", "no_vocab").Set("llama.vocab_size", uint32(64))
+	g.Add("token_embd.weight", formats.F32, 32, 64).Add("output_norm.weight", formats.F32, 32)
+	for _, name := range []string{"attn_norm", "ffn_norm"} {
+		g.Add("blk.0."+name+".weight", formats.F32, 32)
+	}
+	for _, name := range []string{"attn_q", "attn_k", "attn_v", "attn_output"} {
+		g.Add("blk.0."+name+".weight", formats.F32, 32, 32)
+	}
+	return g.Add("blk.0.ffn_gate.weight", formats.F32, 32, 64).Add("blk.0.ffn_up.weight", formats.F32, 32, 64).Add("blk.0.ffn_down.weight", formats.F32, 64, 32)
+}
 
 func TestCheck(t *testing.T) {
 	dir := t.TempDir()
@@ -21,9 +37,7 @@ func TestCheck(t *testing.T) {
 		return path
 	}
 	whole := modelFile(t, "Llama-3.2-1B-Q4_K_M")
-	small := fixtures.Model("llama-Q4_K_M")
-	small.NoData = false
-	bytes := small.Bytes()
+	bytes := tinyLlama().Bytes()
 	tests := map[string]struct {
 		path     string
 		args     []string
@@ -134,9 +148,7 @@ func unpacked(t *testing.T, path string) string {
 }
 
 func TestCheckManifest(t *testing.T) {
-	g := fixtures.Model("llama-Q4_K_M")
-	g.NoData = false
-	data := g.Bytes()
+	data := tinyLlama().Bytes()
 	path := filepath.Join(t.TempDir(), "m.gguf")
 	manifest := filepath.Join(t.TempDir(), "m.json")
 	write := func() {
