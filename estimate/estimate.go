@@ -2,6 +2,7 @@ package estimate
 
 import (
 	"fmt"
+	"slices"
 
 	"weigh/estimate/hw"
 	"weigh/estimate/sched"
@@ -376,6 +377,10 @@ func (r *run) breakdown() *Breakdown {
 	}
 	if r.result == nil {
 		b.Basis.Compute = Modelled
+	}
+	if slices.ContainsFunc(r.p.devices, func(d hw.Device) bool { return d.Backend == hw.SYCL }) {
+		b.Basis.Model, b.Basis.Compute = Modelled, Modelled
+		b.Notes = append(b.Notes, "SYCL's operators are taken to be CUDA's: what is on its devices is modelled")
 	}
 	c := r.p.c
 	compute := make([]uint64, len(c.Buffers))

@@ -76,7 +76,6 @@ func TestRefusedSettings(t *testing.T) {
 		"a context of a billion":                   {llama, Options{NCtx: 1 << 30}, "-c"},
 		"a main GPU that is not there":             {llama, Options{Devices: cards(2), SplitMode: SplitNone, MainGPU: 2}, "-mg"},
 		"rows split over CUDA devices":             {llama, Options{Devices: cards(2), SplitMode: SplitRow}, "-sm row"},
-		"tensors split over devices":               {llama, Options{Devices: cards(2), SplitMode: SplitTensor}, "-sm tensor"},
 		"an override that is no pattern":           {llama, Options{Overrides: []Override{{"(", "CPU"}}}, "-ot"},
 		"an override to no buffer":                 {llama, Options{Overrides: []Override{{"x", "CUDA7"}}}, "-ot"},
 		"a negative share":                         {llama, Options{Devices: cards(2), TensorSplit: []float32{-1, 1}}, "-ts"},
@@ -93,6 +92,46 @@ func TestRefusedSettings(t *testing.T) {
 				t.Errorf("Run() refused %s, want %s: %v", refused.Setting, tt.flag, err)
 			}
 		})
+	}
+}
+
+// What llama.cpp does but this package does not know is no refusal of llama.cpp.
+func TestNotModelled(t *testing.T) {
+	other := cards(1)
+	other[0].Backend = "cann"
+	for name, o := range map[string]Options{
+		"tensors split over devices": {Devices: cards(2), SplitMode: SplitTensor},
+		"another backend":            {Devices: other},
+	} {
+		_, err := Run(load(t, "Llama-3.2-1B-Q4_K_M"), o)
+		var refused *RefusedError
+		if err == nil || errors.As(err, &refused) {
+			t.Errorf("%s: got error %v, want one that is no *RefusedError", name, err)
+		}
+	}
+}
+
+func TestSYCLIsModelled(t *testing.T) {
+	m, q8 := load(t, "Qwen3-8B-Q4_K_M"), formats.Q8_0
+	for _, typ := range []*formats.DType{nil, &q8} {
+		o := Options{Devices: cards(1), NCtx: 8192, TypeK: typ, TypeV: typ}
+		cuda, err := Run(m, o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		o.Devices = cards(1)
+		o.Devices[0].Backend = hw.SYCL
+		sycl, err := Run(m, o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if sycl.Basis.Model != Modelled || sycl.Basis.Context != Exact || sycl.Basis.Compute != Modelled {
+			t.Errorf("the basis is %+v, want model and compute modelled", sycl.Basis)
+		}
+		a, b := sycl.Devices[0], cuda.Devices[0]
+		if a.Name != "SYCL0" || a.Model != b.Model || a.Context != b.Context || a.Compute == 0 {
+			t.Errorf("%s has model %d, context %d, compute %d; CUDA0 model %d, context %d", a.Name, a.Model, a.Context, a.Compute, b.Model, b.Context)
+		}
 	}
 }
 

@@ -1,6 +1,7 @@
 package estimate
 
 import (
+	"errors"
 	"fmt"
 	"regexp"
 	"slices"
@@ -107,8 +108,10 @@ func rulesOf(d hw.Device, n int) (sched.Device, error) {
 		return sched.Vulkan(n, limits), nil
 	case hw.Metal:
 		return sched.Metal(sched.MetalOptions{Private: !d.Unified}), nil
+	case hw.SYCL:
+		return sched.SYCL(n), nil
 	}
-	return sched.Device{}, refuse("--backend", "the buffer rules of %q are not known: cuda, rocm, vulkan and metal are", d.Backend)
+	return sched.Device{}, fmt.Errorf("--backend: the buffer rules of %q are not known: those of cuda, rocm, vulkan, metal and sycl are", d.Backend)
 }
 
 // place decides where everything is.
@@ -125,7 +128,7 @@ func place(m *model.Model, row *arch.Arch, o *Options) (*placement, error) {
 			return nil, refuse("-sm row", "device %s does not support split buffers: use -sm layer", c.Devices[0].Name)
 		}
 	case SplitTensor:
-		return nil, refuse("-sm tensor", "memory of the tensor split mode is not modelled: use -sm layer")
+		return nil, errors.New("-sm tensor: memory of the tensor split mode is not modelled: use -sm layer")
 	}
 	if err := check(m); err != nil {
 		return nil, err
