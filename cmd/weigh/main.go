@@ -68,6 +68,7 @@ func newRootCmd() *cobra.Command {
 	root.SetVersionTemplate("weigh {{.Version}}\n")
 	root.SilenceErrors, root.SilenceUsage = true, true
 	root.CompletionOptions.HiddenDefaultCmd = true
+	addCompletion(root)
 	return root
 }
 

@@ -202,6 +202,13 @@ func Known(word string) bool {
 	return ok
 }
 
+// TakesValue reports whether a word is one of llama-server's flags that is
+// followed by a value.
+func TakesValue(word string) bool {
+	e, ok := spellings[word]
+	return ok && (e.values > 0 || e.f != nil && !e.off && e.f.value != "")
+}
+
 // Parse takes llama-server's flags out of args and returns the rest: the flags
 // that own says are the caller's (with whether they take a value), and words
 // that are no flags. The environment counts where the command line says
