@@ -91,6 +91,10 @@ func machine(o *Options) ([]hw.Device, *sched.Config, error) {
 	return devices, sched.NewConfig(rules, cpu), nil
 }
 
+// alchemist matches the names of Intel's first discrete GPUs: "Intel(R) Arc(TM)
+// A770 Graphics".
+var alchemist = regexp.MustCompile(`\bArc(\(TM\))? (Pro )?A[0-9]`)
+
 // rulesOf returns the buffer rules of the n-th device of its backend.
 func rulesOf(d hw.Device, n int) (sched.Device, error) {
 	switch d.Backend {
@@ -109,7 +113,7 @@ func rulesOf(d hw.Device, n int) (sched.Device, error) {
 	case hw.Metal:
 		return sched.Metal(sched.MetalOptions{Private: !d.Unified}), nil
 	case hw.SYCL:
-		return sched.SYCL(n), nil
+		return sched.SYCL(n, sched.SYCLOptions{Alchemist: alchemist.MatchString(d.Name)}), nil
 	}
 	return sched.Device{}, fmt.Errorf("--backend: the buffer rules of %q are not known: those of cuda, rocm, vulkan, metal and sycl are", d.Backend)
 }
@@ -124,6 +128,9 @@ func place(m *model.Model, row *arch.Arch, o *Options) (*placement, error) {
 	}
 	switch o.SplitMode {
 	case SplitRow:
+		if slices.ContainsFunc(devices, func(d hw.Device) bool { return d.Backend == hw.SYCL }) {
+			return nil, errors.New("-sm row: memory of SYCL's split buffers is not modelled: use -sm layer")
+		}
 		if len(devices) > 0 {
 			return nil, refuse("-sm row", "device %s does not support split buffers: use -sm layer", c.Devices[0].Name)
 		}
