@@ -404,7 +404,7 @@ func TestPagePictures(t *testing.T) {
 		scheme        string
 		state         url.Values
 	}{
-		{"serve-light.png", 1280, 1120, "light", url.Values{"model": {"Qwen3-30B-A3B-Q4_K_M.gguf"}, "gpus": {"RTX 4070"}, "host": {"64GiB"}}},
+		{"serve-light.png", 1280, 1660, "light", url.Values{"model": {"Qwen3-30B-A3B-Q4_K_M.gguf"}, "gpus": {"RTX 4070"}, "host": {"64GiB"}}},
 		{"serve-dark.png", 1280, 1120, "dark", url.Values{"model": {"Llama-3.1-8B-Q4_K_M.gguf"}, "gpus": {"RTX 3060", "RTX 3050 8GB"}, "host": {"32GiB"}, "c": {"131072"}, "ngl": {"33"}}},
 		{"serve-phone.png", 390, 844, "light", url.Values{"model": {"Qwen3-30B-A3B-Q4_K_M.gguf"}, "gpus": {"RTX 4070"}, "host": {"64GiB"}}},
 	} {

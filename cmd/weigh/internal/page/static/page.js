@@ -58,6 +58,7 @@ function buildControls() {
   $("mm").addEventListener("change", () => set("mm", $("mm").checked ? projector() : ""));
   $("host").append(h("option", { value: "" }, "as detected"), ...[8, 16, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536].map((n) => h("option", { value: `${n}GiB` }, `${n} GiB`)));
   $("cpu-only").addEventListener("click", () => set("gpus", ["none"]));
+  $("plan-here").addEventListener("click", () => change(["-c", String(state.c)]));
   $("detected").addEventListener("click", () => { state.host = ""; set("gpus", []); });
 }
 
@@ -137,12 +138,13 @@ function limit(key, slider, list) {
   }
   const most = key === "c" ? d.limit ?? fit.at(-1) : fit.at(-1);
   const at = (v) => {
-    let i = list.findIndex((s) => s >= v);
-    if (i < 0) i = list.length - 1;
-    return `${(100 * i) / Math.max(list.length - 1, 1)}%`;
+    const i = list.findLastIndex((s) => s <= v);
+    if (i < 0) return 0;
+    return (i + (i + 1 < list.length ? (v - list[i]) / (list[i + 1] - list[i]) : 0)) / Math.max(list.length - 1, 1);
   };
-  slider.style.setProperty("--from", fit[0] <= d.points[0].value ? "0%" : at(fit[0]));
-  slider.style.setProperty("--to", at(most));
+  const css = (share) => (share <= 0 ? "0%" : share >= 1 ? "100%" : `calc(10px + (100% - 20px) * ${share.toFixed(4)})`); // the thumb's middle
+  slider.style.setProperty("--from", css(fit[0] <= d.points[0].value ? 0 : at(fit[0])));
+  slider.style.setProperty("--to", css(at(most)));
 }
 
 // --- questions and answers ---
@@ -206,13 +208,11 @@ const consider = idle(220, async (signal) => {
   const machine = JSON.stringify([state.model, hardware()]);
   if (planOf !== machine) {
     await quiet(async () => {
-      const d = await ask("plan", state.model, hardware(), signal);
+      $("presets").replaceChildren(h("p", { class: "hint" }, "looking for the best way…"));
+      const d = await plan();
+      if (signal.aborted) return;
       planOf = machine;
-      drawPresets(d, (args, gpus) => {
-        if (gpus) state.gpus = gpus;
-        else take(args);
-        changed();
-      });
+      drawPresets(d, { set: (args) => { take(args); changed(); }, buy: (gpus) => set("gpus", gpus), change });
       showControls();
     });
   }
@@ -224,6 +224,7 @@ const consider = idle(220, async (signal) => {
       quantsOf = which;
     });
   }
+  if (signal.aborted) return;
   document.body.dataset.settled = JSON.stringify([...settings(), ...hardware()]);
 });
 
@@ -261,6 +262,8 @@ async function open(path, keep) {
   facts = null;
   now = null;
   for (const k of Object.keys(ladders)) delete ladders[k];
+  for (const id of ["bars", "legend", "command", "presets", "ladder", "map", "map-legend", "quants", "facts", "types", "notes"]) $(id).replaceChildren();
+  quantsOf = planOf = "";
   const item = library.models.find((m) => m.path === path);
   $("pick-name").textContent = item?.name ?? path;
   document.title = `${item?.name ?? path} · weigh`;
@@ -281,19 +284,38 @@ async function open(path, keep) {
   changed();
 }
 
-// suggest takes the best plan of the machine, or else what llama-server would
-// settle on by itself.
+// suggest takes the best plan of the machine, or what llama-server would settle
+// on by itself where the search takes long or finds nothing.
 async function suggest() {
   try {
-    const d = await ask("plan", state.model, hardware());
-    if (d.plans.length) {
-      take(d.plans[0].args);
-      return;
-    }
-    take((await ask("placement", state.model, hardware())).args);
+    const d = await Promise.race([plan(), new Promise((done) => setTimeout(done, 1500))]);
+    take(d?.plans.length ? d.plans[0].args : (await ask("placement", state.model, hardware())).args);
   } catch {
     state.c = Math.min(facts.n_ctx_train || 4096, 4096);
   }
+}
+
+// change takes the best plan with some flags fixed.
+async function change(args) {
+  try {
+    const d = await ask("plan", state.model, [...args, ...hardware()]);
+    if (d.plans.length) take(d.plans[0].args);
+    changed();
+  } catch (e) {
+    problem(e);
+  }
+}
+
+// plan asks for the plans of the model on the machine, once for each.
+const plans = new Map();
+function plan() {
+  const key = JSON.stringify([state.model, hardware()]);
+  if (!plans.has(key)) {
+    const answer = ask("plan", state.model, hardware());
+    answer.catch(() => plans.delete(key));
+    plans.set(key, answer);
+  }
+  return plans.get(key);
 }
 
 // chooser turns a dialog with a filter and a list into a choice.

@@ -60,20 +60,21 @@ export function drawQuants(d, ctx) {
       h("td", { class: "wide" }, [q.type === own ? "this file" : "", q.requires_imatrix && !q.imatrix ? "needs an importance matrix" : "", q.fallbacks ? `${q.fallbacks} tensors in another type` : ""].filter(Boolean).join("; ")))))));
 }
 
-// drawPresets shows the plans; choose is called with a plan's arguments.
-export function drawPresets(d, choose) {
-  const buttons = (d.plans ?? []).map((p) => preset(title(p.role), p.tokens_per_second, p.settings.n_ctx, p.why, p.args, choose));
+// drawPresets shows the plans, or what would fit; act says what a click does with
+// a plan's arguments, cards, or flags to change.
+export function drawPresets(d, act) {
+  const buttons = (d.plans ?? []).map((p) => preset(title(p.role), p.tokens_per_second, p.settings.n_ctx, p.why, p.args, () => act.set(p.args)));
   if (!buttons.length && d.why) buttons.push(h("p", { class: "hint" }, `No plan fits: ${d.why}`));
-  for (const c of d.changes ?? []) buttons.push(preset(c.what, c.tokens_per_second, null, "", c.args, choose));
+  for (const c of d.changes ?? []) buttons.push(preset(title(c.what), c.tokens_per_second, null, c.args.join(" "), null, () => act.change(c.args)));
   for (const q of d.smaller_quants ?? []) buttons.push(h("button", { type: "button", disabled: true }, h("b", {}, `Quantized to ${q.type}`), h("small", {}, `${bytes(q.data_bytes)}, about ${rate(q.tokens_per_second.decode.mid)} tok/s`)));
-  for (const m of (d.minimum_hardware ?? []).slice(0, 3)) buttons.push(h("button", { type: "button", class: "buy", onclick: () => choose(null, Array(m.count).fill(m.name)) }, h("b", {}, `${m.count > 1 ? `${m.count} × ` : ""}${m.name}`), h("span", { class: "big" }, rate(m.tokens_per_second.decode.mid), h("i", {}, " tok/s")), h("small", {}, "holds all of it: try this card")));
+  for (const m of (d.minimum_hardware ?? []).slice(0, 3)) buttons.push(h("button", { type: "button", class: "buy", onclick: () => act.buy(Array(m.count).fill(m.name)) }, h("b", {}, `${m.count > 1 ? `${m.count} × ` : ""}${m.name}`), h("span", { class: "big" }, rate(m.tokens_per_second.decode.mid), h("i", {}, " tok/s")), h("small", {}, "holds all of it: try this card")));
   $("presets").replaceChildren(...buttons);
 }
 
 const title = (s) => s.charAt(0).toUpperCase() + s.slice(1);
 
-function preset(name, tps, ctx, why, args, choose) {
-  return h("button", { type: "button", "data-args": JSON.stringify(args), onclick: () => choose(args) }, h("b", {}, name),
+function preset(name, tps, ctx, why, args, click) {
+  return h("button", { type: "button", "data-args": args && JSON.stringify(args), onclick: click }, h("b", {}, name),
     h("span", { class: "big" }, rate(tps.decode.mid), h("i", {}, ` tok/s${ctx ? ` · ${count(ctx)} tokens` : ""}`)), why ? h("small", {}, why) : null);
 }
 
