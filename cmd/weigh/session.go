@@ -340,33 +340,7 @@ func (s *session) weigh() (err error) {
 	if s.breakdown, err = estimate.Run(s.Model, s.options); err != nil {
 		return err
 	}
-	return s.countReal()
-}
-
-// countReal counts as overhead what the compute buffers really take beyond what
-// llama.cpp's own measurement without allocation says, which is what the
-// breakdown gives and --fit goes by.
-func (s *session) countReal() error {
-	o := s.options
-	o.Allocated = true
-	real, err := estimate.Run(s.Model, o)
-	if err != nil {
-		return err
-	}
-	add := func(to, from []estimate.Memory) {
-		for i := range to {
-			if more := from[i].Compute - min(to[i].Compute, from[i].Compute); more > 0 {
-				to[i].Overhead += more
-				to[i].Terms = append(to[i].Terms, estimate.Term{
-					Part: estimate.Overhead, Name: "graphs of all kinds", Bytes: more, Basis: estimate.Exact,
-					Why: "compute buffers grow to the largest of the graphs for prompts, single tokens and single sequences; the breakdown counts the first alone",
-				})
-			}
-		}
-	}
-	add(s.breakdown.Devices, real.Devices)
-	add(s.breakdown.Host, real.Host)
-	return nil
+	return estimate.Grow(s.Model, s.options, s.breakdown)
 }
 
 // A verdict is how a row of the breakdown stands to the memory it is in.
