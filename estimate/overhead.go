@@ -2,23 +2,26 @@ package estimate
 
 import (
 	"fmt"
+	"slices"
 
 	"weigh/estimate/hw"
+	"weigh/estimate/sched"
 	"weigh/formats"
 	"weigh/inspect/graph"
 )
 
 // What CUDA takes besides buffers, bytes.
 const (
-	cudaGranule    = 2 << 20  // cudaMalloc rounds a buffer up to it
-	cublasSpace    = 4 << 20  // workspace of cuBLAS
-	cublasSpace90  = 32 << 20 // from compute capability 9.0
-	attentionSpace = 8 << 20  // partial results of flash attention
-	unknownPool    = 64 << 20 // temporaries where the graph is not known
-	rocblasSpace   = 32 << 20 // workspace of rocBLAS
-	vulkanRuntime  = 64 << 20 // instance, descriptors and pipelines, a round figure
-	vulkanPartials = 32 << 20 // partial results of products and attention that are split over the shader cores
-	metalRuntime   = 32 << 20 // command buffers and the shader library, a round figure
+	cudaGranule    = 2 << 20   // cudaMalloc rounds a buffer up to it
+	cublasSpace    = 4 << 20   // workspace of cuBLAS
+	cublasSpace90  = 32 << 20  // from compute capability 9.0
+	attentionSpace = 8 << 20   // partial results of flash attention
+	unknownPool    = 64 << 20  // temporaries where the graph is not known
+	rocblasSpace   = 32 << 20  // workspace of rocBLAS
+	vulkanRuntime  = 64 << 20  // instance, descriptors and pipelines, a round figure
+	vulkanPartials = 32 << 20  // partial results of products and attention that are split over the shader cores
+	metalRuntime   = 32 << 20  // command buffers and the shader library, a round figure
+	syclRuntime    = 128 << 20 // Level Zero's context and the kernels compiled for the device, a round figure
 )
 
 // Defaults of llama-server (common/common.h@v0.5.0).
@@ -42,6 +45,10 @@ func (r *run) overheads(b *Breakdown) {
 			continue
 		case hw.Metal:
 			m.add(Overhead, "runtime", metalRuntime, Modelled, "a round figure for Metal's command buffers and shaders")
+			continue
+		case hw.SYCL:
+			m.add(Overhead, "runtime", syclRuntime, Modelled, "a round figure for Level Zero's context and the compiled kernels")
+			m.add(Overhead, "temporaries", r.syclPool(i), Modelled, "operands of products and attention in the types that their kernels read; the pool keeps every size")
 			continue
 		case hw.CUDA, hw.ROCm:
 		default:
@@ -132,6 +139,88 @@ func (r *run) vulkanPool(i int) uint64 {
 		most = max(most, need)
 	}
 	return most + vulkanPartials
+}
+
+// syclPool returns the bytes that the pool of device i grows to over a
+// micro-batch: a temporary gets the smallest free block that holds it, or a new
+// one that is never given back.
+//
+// Source: ggml/src/ggml-sycl/ggml-sycl.cpp@v0.5.0, ggml_sycl_pool_leg.
+func (r *run) syclPool(i int) (total uint64) {
+	if r.g == nil || r.result == nil {
+		return unknownPool
+	}
+	total = attentionSpace
+	sycl := syclOptions(r.p.devices[i])
+	var free []uint64
+	for _, n := range r.g.Nodes {
+		if int(r.result.Device[n.ID]) != i {
+			continue
+		}
+		var taken []uint64
+		for _, size := range syclTemporaries(n, sycl) {
+			at := -1
+			for j, b := range free {
+				if b >= size && (at < 0 || b < free[at]) {
+					at = j
+				}
+			}
+			if at < 0 {
+				taken = append(taken, size+size/20)
+				total += size + size/20
+				continue
+			}
+			taken = append(taken, free[at])
+			free = slices.Delete(free, at, at+1)
+		}
+		free = append(free, taken...)
+	}
+	return total
+}
+
+// syclTemporaries returns the bytes of each temporary that op has at once, in a
+// build that computes products in 32 bits (GGML_SYCL_F16 is off), by whichever
+// kernel it may take.
+//
+// Source: ggml/src/ggml-sycl/ggml-sycl.cpp@v0.5.0, ggml_sycl_op_mul_mat_sycl,
+// ggml_sycl_mul_mat_batched_sycl and ggml_sycl_mul_mat_id; fattn-mkl.cpp,
+// ggml_sycl_flash_attn_ext_mkl.
+func syclTemporaries(op *graph.Tensor, sycl sched.SYCLOptions) []uint64 {
+	const vectors = 8 // columns up to which quantized weights are read as they are (MMVQ_MAX_BATCH_SIZE)
+	a, x := op.Src[0], op.Src[1]
+	matrix := func(columns uint64) []uint64 { // one product of a matrix of a
+		in, out := uint64(a.Ne[0]), uint64(a.Ne[1])
+		switch {
+		case a.Type == formats.F32:
+			return nil
+		case a.Type == formats.BF16:
+			return []uint64{2 * columns * in}
+		case a.Type.Quantized() && columns <= vectors:
+			return []uint64{columns * ((in + 511) / 512 * 512) * 36 / 32}
+		}
+		return []uint64{4 * in * out}
+	}
+	switch op.Op {
+	case graph.OpMulMat:
+		if a.Type == formats.F16 && x.Ne[2]*x.Ne[3] > 1 {
+			return []uint64{2 * uint64(x.Elements()), 2 * uint64(op.Elements())}
+		}
+		return matrix(uint64(x.Ne[1]))
+	case graph.OpMulMatID:
+		rows := uint64(op.Src[2].Ne[0] * op.Src[2].Ne[1])
+		return append([]uint64{4 * rows * uint64(x.Ne[0]), 4 * rows * uint64(op.Ne[0])}, matrix(rows)...)
+	case graph.OpFlashAttnExt:
+		if !sycl.Multiplies(op) {
+			return nil
+		}
+		const mostKeys, mostQueries = 8192, 8192
+		keys, rows := uint64(x.Ne[1]), uint64(a.Ne[1]*(a.Ne[2]/x.Ne[2]))
+		head, headV := uint64(x.Ne[0]), uint64(op.Src[2].Ne[0])
+		tile := min(rows, mostQueries) * min(keys, mostKeys)
+		return []uint64{4 * tile, 2 * tile, 4 * min(rows, mostQueries) * headV, 4 * rows * headV, 4 * rows, 4 * rows,
+			2 * rows * head, 2 * min(keys, mostKeys) * head, 2 * min(keys, mostKeys) * headV}
+	}
+	return nil
 }
 
 // hostOverheads adds what llama-server keeps in host memory.

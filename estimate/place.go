@@ -95,6 +95,10 @@ func machine(o *Options) ([]hw.Device, *sched.Config, error) {
 // A770 Graphics".
 var alchemist = regexp.MustCompile(`\bArc(\(TM\))? (Pro )?A[0-9]`)
 
+func syclOptions(d hw.Device) sched.SYCLOptions {
+	return sched.SYCLOptions{Alchemist: alchemist.MatchString(d.Name)}
+}
+
 // rulesOf returns the buffer rules of the n-th device of its backend.
 func rulesOf(d hw.Device, n int) (sched.Device, error) {
 	switch d.Backend {
@@ -113,7 +117,7 @@ func rulesOf(d hw.Device, n int) (sched.Device, error) {
 	case hw.Metal:
 		return sched.Metal(sched.MetalOptions{Private: !d.Unified}), nil
 	case hw.SYCL:
-		return sched.SYCL(n, sched.SYCLOptions{Alchemist: alchemist.MatchString(d.Name)}), nil
+		return sched.SYCL(n, syclOptions(d)), nil
 	}
 	return sched.Device{}, fmt.Errorf("--backend: the buffer rules of %q are not known: those of cuda, rocm, vulkan, metal and sycl are", d.Backend)
 }

@@ -111,6 +111,23 @@ func (o *SYCLOptions) fuses(op *graph.Tensor) bool {
 		op.Params[1] == 0 && op.Params[2] == 0 && v.Ne[0] == k.Ne[0] && q.Ne[3] == 1 && q.Ne[2]%k.Ne[2] == 0
 }
 
+// fusesNow reports whether oneDNN computes op with its queries and keys.
+func (o *SYCLOptions) fusesNow(op *graph.Tensor) bool {
+	k := op.Src[1]
+	return op.Src[0].Ne[1] >= 32 && (k.Type == formats.F16 || k.Ne[1] >= 1024) && o.fuses(op)
+}
+
+// Multiplies reports whether the attention op is computed by oneMKL's products,
+// which have temporaries.
+//
+// Source: ggml/src/ggml-sycl/fattn.cpp@v0.5.0, ggml_sycl_get_best_fattn_kernel.
+func (o *SYCLOptions) Multiplies(op *graph.Tensor) bool {
+	q, k, v, mask, sinks := op.Src[0], op.Src[1], op.Src[2], op.Src[3], op.Src[4]
+	return !o.fusesNow(op) && mask != nil && sinks == nil && q.Ne[2]/k.Ne[2] >= 2 &&
+		q.Ne[0]%64 == 0 && q.Ne[0] >= 64 && q.Ne[0] <= 512 && q.Ne[0] == v.Ne[0] && q.Ne[1] >= 32 && k.Ne[1] >= 1024 &&
+		op.Params[1] == 0 && op.Params[2] == 0 && (q.Ne[3] == k.Ne[3] || k.Ne[3] == 1) && wholeRows(k) && wholeRows(v)
+}
+
 // wholeRows reports whether rows of 16 bits are a whole number of rows apart.
 func wholeRows(t *graph.Tensor) bool {
 	return t.Type != formats.F16 || t.Nb[1]%uint64(2*t.Ne[0]) == 0
@@ -120,16 +137,9 @@ func wholeRows(t *graph.Tensor) bool {
 //
 // Source: ggml/src/ggml-sycl/fattn.cpp@v0.5.0, ggml_sycl_get_best_fattn_kernel.
 func (o *SYCLOptions) attends(op *graph.Tensor) bool {
-	q, k, v, mask, sinks := op.Src[0], op.Src[1], op.Src[2], op.Src[3], op.Src[4]
-	alibi, capped := op.Params[1] != 0, op.Params[2] != 0
-	gqa := q.Ne[2] / k.Ne[2]
-	wide := q.Ne[1] >= 32
-	if wide && o.fuses(op) && (k.Type == formats.F16 || k.Ne[1] >= 1024) {
+	q, k, v, mask := op.Src[0], op.Src[1], op.Src[2], op.Src[3]
+	if o.fusesNow(op) || o.Multiplies(op) {
 		return true
-	}
-	if mask != nil && sinks == nil && gqa >= 2 && q.Ne[0]%64 == 0 && q.Ne[0] >= 64 && q.Ne[0] <= 512 && q.Ne[0] == v.Ne[0] &&
-		wide && k.Ne[1] >= 1024 && !alibi && !capped && (q.Ne[3] == k.Ne[3] || k.Ne[3] == 1) && wholeRows(k) && wholeRows(v) {
-		return true // products by oneMKL
 	}
 	switch k.Ne[0] {
 	case 40, 64, 72, 80, 96, 112, 128, 256, 512:
@@ -137,7 +147,7 @@ func (o *SYCLOptions) attends(op *graph.Tensor) bool {
 			return false
 		}
 	case 576:
-		grouped := gqa >= 2 && mask != nil && !alibi && k.Ne[1]%256 == 0 && rows16(q) && rows16(k) && rows16(v) && rows16(mask)
+		grouped := q.Ne[2]/k.Ne[2] >= 2 && mask != nil && op.Params[1] == 0 && k.Ne[1]%256 == 0 && rows16(q) && rows16(k) && rows16(v) && rows16(mask)
 		if v.Ne[0] != 512 || !grouped {
 			return false
 		}
