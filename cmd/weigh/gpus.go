@@ -84,7 +84,7 @@ func machine(ctx context.Context, gpus, rpc, rpcMemory []string) (hw.Machine, []
 	var m hw.Machine
 	var findings []detect.Finding
 	if len(gpus) == 0 {
-		m, findings = detect.Machine(ctx)
+		m, findings = detected(ctx)
 	} else {
 		devices, err := namedDevices(gpus)
 		if err != nil {

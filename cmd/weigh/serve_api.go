@@ -12,8 +12,13 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
+	"time"
 
 	"github.com/spf13/cobra"
+
+	"weigh/estimate/hw"
+	"weigh/estimate/hw/detect"
 )
 
 // An apiCommand is a command that the page may run. The answer is the document
@@ -34,7 +39,6 @@ const (
 
 var apiCommands = map[string]apiCommand{
 	"estimate":  {newEstimateCmd, aModel},
-	"fit":       {newPreflightCmd, aModel},
 	"inspect":   {newInspectCmd, aModel},
 	"quants":    {newQuantsCmd, aModel},
 	"plan":      {newPlanCmd, aModel},
@@ -63,6 +67,7 @@ var (
 // newAPI returns the API over the models of lib.
 func newAPI(lib *library) http.Handler {
 	mux := http.NewServeMux()
+	var m recent
 	mux.HandleFunc("GET /api/models", func(w http.ResponseWriter, r *http.Request) {
 		if _, err := lib.list(r.Context()); err != nil {
 			refuse(w, http.StatusInternalServerError, err)
@@ -71,11 +76,46 @@ func newAPI(lib *library) http.Handler {
 		writeDocument(w, http.StatusOK, lib.document())
 	})
 	for name, c := range apiCommands {
-		run := func(w http.ResponseWriter, r *http.Request) { lib.answer(w, r, name, c) }
+		run := func(w http.ResponseWriter, r *http.Request) { lib.answer(w, m.in(r), c) }
 		mux.HandleFunc("GET /api/"+name, run)
 		mux.HandleFunc("POST /api/"+name, run)
 	}
 	return mux
+}
+
+// A recent is the machine as it was detected a moment ago: asking a driver takes
+// longer than an estimate, and a bar that follows the hand needs many.
+type recent struct {
+	mu       sync.Mutex
+	until    time.Time
+	machine  hw.Machine
+	findings []detect.Finding
+}
+
+// recentKey finds the recent of a context.
+type recentKey struct{}
+
+// in returns the request with the recent in its context.
+func (m *recent) in(r *http.Request) *http.Request {
+	return r.WithContext(context.WithValue(r.Context(), recentKey{}, m))
+}
+
+// detected returns the machine, as it was up to two seconds ago where the
+// context has a recent.
+func detected(ctx context.Context) (hw.Machine, []detect.Finding) {
+	m, ok := ctx.Value(recentKey{}).(*recent)
+	if !ok {
+		return detect.Machine(ctx)
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if time.Now().After(m.until) {
+		m.machine, m.findings = detect.Machine(context.WithoutCancel(ctx))
+		m.until = time.Now().Add(2 * time.Second)
+	}
+	now := m.machine
+	now.Devices = slices.Clone(now.Devices)
+	return now, m.findings
 }
 
 // A question is what the page asks of a command.
@@ -85,7 +125,7 @@ type question struct {
 }
 
 // answer runs a command for a request.
-func (lib *library) answer(w http.ResponseWriter, r *http.Request, name string, c apiCommand) {
+func (lib *library) answer(w http.ResponseWriter, r *http.Request, c apiCommand) {
 	q, status, err := readQuestion(r)
 	if err != nil {
 		refuse(w, status, err)

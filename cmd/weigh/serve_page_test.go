@@ -60,7 +60,7 @@ func newBrowser(t *testing.T) *browser {
 	if err := chromedp.Listen(ctx, b.heard); err != nil {
 		t.Fatal(err)
 	}
-	b.ctx, stop = context.WithTimeout(ctx, 3*time.Minute) // of a browser that hangs
+	b.ctx, stop = context.WithTimeout(ctx, 6*time.Minute) // of a browser that hangs
 	t.Cleanup(stop)
 	call(b, log.Enable, cdp.Empty{})
 	call(b, network.Enable, network.EnableParams{})
