@@ -202,6 +202,13 @@ func Known(word string) bool {
 	return ok
 }
 
+// Same reports whether two words are spellings of one flag.
+func Same(a, b string) bool {
+	x, ok := spellings[a]
+	y, ok2 := spellings[b]
+	return ok && ok2 && x.f != nil && x.f == y.f && x.off == y.off
+}
+
 // TakesValue reports whether a word is one of llama-server's flags that is
 // followed by a value.
 func TakesValue(word string) bool {
