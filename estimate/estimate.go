@@ -109,6 +109,7 @@ type run struct {
 	caches  []cacheTally
 	g       *graph.Graph // of a full micro-batch
 	result  *sched.Result
+	more    int      // nodes that adapters add to the budget
 	bound   []uint64 // upper bound of compute by device, where there is no graph
 	notes   []string
 }
@@ -334,7 +335,11 @@ func (r *run) maxNodes(tokens int) int {
 	if perToken > 0 {
 		floor = perToken * tokens
 	}
-	return max(floor, perTensor*r.p.tensors)
+	n := max(floor, perTensor*r.p.tensors)
+	if r.row.Budget == nil {
+		n += r.more
+	}
+	return n
 }
 
 func fused(g *graph.Graph, what arch.Fused) bool {
@@ -379,8 +384,7 @@ func (r *run) breakdown() *Breakdown {
 		b.Basis.Compute = Modelled
 	}
 	if slices.ContainsFunc(r.p.devices, func(d hw.Device) bool { return d.Backend == hw.SYCL }) {
-		b.Basis.Model, b.Basis.Compute = Modelled, Modelled
-		b.Notes = append(b.Notes, "SYCL's operators are taken to be CUDA's: what is on its devices is modelled")
+		b.Notes = append(b.Notes, "SYCL is taken to be built with oneDNN, its drivers to allocate less than 4 GiB at once")
 	}
 	c := r.p.c
 	compute := make([]uint64, len(c.Buffers))

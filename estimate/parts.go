@@ -4,8 +4,6 @@ import (
 	"fmt"
 	"strings"
 
-	"weigh/formats"
-	"weigh/inspect/graph"
 	"weigh/inspect/model"
 	"weigh/inspect/projector"
 )
@@ -29,25 +27,8 @@ type PartUse struct {
 
 // companions adds what is loaded beside the model.
 func (r *run) companions(b *Breakdown) error {
-	for _, l := range r.o.LoRA {
-		u, err := r.lora(l)
-		if err != nil {
-			return err
-		}
-		b.join("lora", l.Name, u)
-		b.Basis.Compute = Modelled
-		b.Notes = append(b.Notes, fmt.Sprintf("the nodes that LoRA adapter %.80q adds to the graph are not in the compute figure", l.Name))
-	}
-	if r.o.ControlVector {
-		u := r.buffers()
-		for il := 1; il < r.m.NLayer(); il++ {
-			buf, err := r.p.pickFor(model.Tensor{Type: formats.F32, Shape: []uint64{uint64(r.m.NEmbd)}}, graph.OpAdd, il)
-			if err != nil {
-				return err
-			}
-			u[buf].add(Weights, "vector", padded(&r.p.c.Buffers[buf], formats.F32, [4]int64{int64(r.m.NEmbd), 1, 1, 1}), Exact, "one for each layer")
-		}
-		b.join("control vector", "", u)
+	if err := r.adapters(b); err != nil {
+		return err
 	}
 	if r.o.MMProj != nil {
 		if err := r.mmproj(b); err != nil {
@@ -77,41 +58,6 @@ func (r *run) companions(b *Breakdown) error {
 		b.join("draft", d.Name, u)
 	}
 	return nil
-}
-
-// lora places an adapter's tensors with the tensors they adapt; what adapts
-// repacked weights goes to plain host memory.
-//
-// Source: src/llama-adapter.cpp@v0.5.0, llama_adapter_lora_init_impl.
-func (r *run) lora(l Companion) ([]Memory, error) {
-	u := r.buffers()
-	for i := range l.Tensors {
-		t := &l.Tensors[i]
-		base, ok := strings.CutSuffix(t.Name, ".lora_a")
-		if !ok {
-			base, ok = strings.CutSuffix(t.Name, ".lora_b")
-		}
-		if !ok {
-			continue
-		}
-		il, rest := model.SplitName(base)
-		at := r.m.Index.Global(rest)
-		if il >= 0 {
-			at = r.m.Index.Layer(il, rest)
-		}
-		if at < 0 || r.p.buf[at] < 0 {
-			return nil, refuse("--lora", "tensor %.80q of %.80q adapts nothing in this model: was it made for another base?", t.Name, l.Name)
-		}
-		if err := check(&model.Model{Tensors: l.Tensors[i : i+1]}); err != nil {
-			return nil, err
-		}
-		buf := int(r.p.buf[at])
-		if buf == r.p.c.Packed {
-			buf = r.p.c.CPU
-		}
-		u[buf].add(Weights, "adapter", padded(&r.p.c.Buffers[buf], t.Type, dims(t.Shape)), Exact, "its tensors, beside those they adapt")
-	}
-	return u, nil
 }
 
 // buffers returns an empty row for each buffer type.

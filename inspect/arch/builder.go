@@ -34,6 +34,7 @@ type Builder struct {
 	inpEmbd *graph.Tensor
 
 	inpTokens *graph.Tensor
+	pairs     map[[2]*model.Tensor][2]*graph.Tensor // matrices of adapters
 }
 
 type cacheKey struct {
@@ -202,6 +203,9 @@ func (b *Builder) InpEmbd() *graph.Tensor {
 	tokens := b.InputT("inp_tokens", formats.I32, int64(b.NTokens))
 	embd := b.InputT("inp_embd", formats.F32, inp, int64(b.NTokens))
 	cur := b.GetRows(b.TokEmbd(), tokens)
+	b.adapters(b.TokEmbd(), func(down, up *graph.Tensor) {
+		cur = b.Add(cur, b.Scale(b.MulMat(up, b.GetRows(down, tokens))))
+	})
 	if int(inp) != b.NEmbd {
 		cur = b.Pad(cur, int(inp)-b.NEmbd, 0, 0, 0)
 	}
@@ -258,19 +262,52 @@ func (b *Builder) Head(cur *graph.Tensor, typ NormType) {
 	b.Logits(b.MM(b.OutputW(), cur, b.T("output.scale")))
 }
 
-// CVec names a layer's output; a control vector would be added to it.
-// (build_cvec)
+// CVec adds layer il's control vector, where there is one. (build_cvec)
 func (b *Builder) CVec(cur *graph.Tensor, il int) *graph.Tensor {
-	return cur
+	if il < 0 || il >= len(b.C.ControlVector) || b.C.ControlVector[il] < 0 {
+		return cur
+	}
+	v := b.Leaf("control_vector", formats.F32, int64(b.NEmbd))
+	v.Buf = b.C.ControlVector[il]
+	return b.Add(cur, v)
 }
 
-// MM multiplies by a weight, and by its scale where it has one.
-// (build_lora_mm)
+// adapters calls f with the matrices of each adapter of the weight w.
+func (b *Builder) adapters(w *graph.Tensor, f func(down, up *graph.Tensor)) {
+	if w == nil || w.Op != graph.OpNone {
+		return
+	}
+	for i, l := range b.C.LoRA {
+		a, ok := l[w.Name]
+		if !ok {
+			continue
+		}
+		key := [2]*model.Tensor{a.A, a.B}
+		pair, ok := b.pairs[key]
+		if !ok {
+			pair = [2]*graph.Tensor{b.leaf(a.A, a.Buf), b.leaf(a.B, a.Buf)}
+			for _, t := range pair {
+				t.Flags = 0 // llama.cpp does not mark them as weights
+			}
+			if b.pairs == nil {
+				b.pairs = make(map[[2]*model.Tensor][2]*graph.Tensor, len(b.C.LoRA[i]))
+			}
+			b.pairs[key] = pair
+		}
+		f(pair[0], pair[1])
+	}
+}
+
+// MM multiplies by a weight, and by its scale where it has one, and adds what
+// its adapters make of the operand. (build_lora_mm)
 func (b *Builder) MM(w, cur, scale *graph.Tensor) *graph.Tensor {
 	res := b.MulMat(w, cur)
 	if scale != nil {
 		res = b.Mul(res, scale)
 	}
+	b.adapters(w, func(down, up *graph.Tensor) {
+		res = b.Add(res, b.Scale(b.MulMat(up, b.MulMat(down, cur))))
+	})
 	return res
 }
 
@@ -283,6 +320,9 @@ func (b *Builder) MMID(w, cur, ids, scale *graph.Tensor) *graph.Tensor {
 		s = b.GetRows(s, ids)
 		res = b.Mul(res, s)
 	}
+	b.adapters(w, func(down, up *graph.Tensor) {
+		res = b.Add(res, b.Scale(b.MulMatID(up, b.MulMatID(down, cur, ids), ids)))
+	})
 	return res
 }
 

@@ -38,11 +38,24 @@ type Context struct {
 	// Fused operators that llama.cpp falls back from when a backend lacks them.
 	NoFusedHCPre, NoFusedHCComb, NoFusedHCPost bool
 
+	// LoRA are the adapters in use, each by the name of the weight it adapts.
+	LoRA []map[string]Adapter
+	// ControlVector holds the buffer of each layer's control vector; layers
+	// without one are negative. nil: none.
+	ControlVector []int16
+
 	// Target is the model that a draft context reads layers or caches of; nil
 	// for none.
 	Target *model.Model
 	// TargetMemory is the memory of the target's context.
 	TargetMemory *Memory
+}
+
+// An Adapter is a pair of matrices whose product is added to a weight
+// (llama_adapter_lora_weight), both in buffer Buf.
+type Adapter struct {
+	A, B *model.Tensor
+	Buf  int16
 }
 
 // A Batch is the shape of one micro-batch (llama_ubatch).

@@ -51,7 +51,7 @@ func (b *Builder) LayerFFN(il int, suffix string, act Act) FFN {
 func (b *Builder) FeedForward(cur *graph.Tensor, f FFN, il int) *graph.Tensor {
 	tmp := cur
 	if f.Up != nil {
-		tmp = b.MulMat(f.Up, cur)
+		tmp = b.MM(f.Up, cur, nil)
 	}
 	b.Name(tmp, "ffn_up", il)
 	tmp = b.biasScale(tmp, f.UpB, f.UpS)
@@ -59,11 +59,11 @@ func (b *Builder) FeedForward(cur *graph.Tensor, f FFN, il int) *graph.Tensor {
 	par := f.Gate != nil && !f.Seq
 	switch {
 	case par:
-		cur = b.MulMat(f.Gate, cur)
+		cur = b.MM(f.Gate, cur, nil)
 		b.Name(cur, "ffn_gate", il)
 		cur = b.biasScale(cur, f.GateB, f.GateS)
 	case f.Gate != nil:
-		cur = b.MulMat(f.Gate, tmp)
+		cur = b.MM(f.Gate, tmp, nil)
 		b.Name(cur, "ffn_gate", il)
 		cur = b.biasScale(cur, f.GateB, f.GateS)
 	default:
@@ -72,7 +72,7 @@ func (b *Builder) FeedForward(cur *graph.Tensor, f FFN, il int) *graph.Tensor {
 
 	cur = b.activate(cur, tmp, f, par, il)
 	if f.Down != nil {
-		cur = b.MulMat(f.Down, cur)
+		cur = b.MM(f.Down, cur, nil)
 	}
 	if f.DownB != nil {
 		b.Name(cur, "ffn_down", il)
@@ -177,7 +177,7 @@ func (b *Builder) Experts(cur *graph.Tensor, m MoE, il int) *graph.Tensor {
 
 	logits := m.Probs
 	if logits == nil {
-		logits = b.MulMat(m.GateInp, cur)
+		logits = b.MM(m.GateInp, cur, nil)
 		b.Name(logits, "ffn_moe_logits", il)
 	}
 	if m.GateInpB != nil {
