@@ -111,9 +111,9 @@ func TestNotModelled(t *testing.T) {
 	}
 }
 
-func TestSYCLIsModelled(t *testing.T) {
+func TestSYCLIsExact(t *testing.T) {
 	m, q8 := load(t, "Qwen3-8B-Q4_K_M"), formats.Q8_0
-	for _, typ := range []*formats.DType{nil, &q8} {
+	for typ, compute := range map[*formats.DType]uint64{nil: 100673664, &q8: 109144192} { // asked of llama.cpp
 		o := Options{Devices: cards(1), NCtx: 8192, TypeK: typ, TypeV: typ}
 		cuda, err := Run(m, o)
 		if err != nil {
@@ -125,12 +125,13 @@ func TestSYCLIsModelled(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if sycl.Basis.Model != Modelled || sycl.Basis.Context != Exact || sycl.Basis.Compute != Modelled {
-			t.Errorf("the basis is %+v, want model and compute modelled", sycl.Basis)
+		if sycl.Basis.Model != Exact || sycl.Basis.Context != Exact || sycl.Basis.Compute != Exact {
+			t.Errorf("the basis is %+v, want all exact but the overhead", sycl.Basis)
 		}
 		a, b := sycl.Devices[0], cuda.Devices[0]
-		if a.Name != "SYCL0" || a.Model != b.Model || a.Context != b.Context || a.Compute == 0 {
-			t.Errorf("%s has model %d, context %d, compute %d; CUDA0 model %d, context %d", a.Name, a.Model, a.Context, a.Compute, b.Model, b.Context)
+		if a.Name != "SYCL0" || a.Model != b.Model || a.Context != b.Context || a.Compute != compute || a.Overhead == 0 {
+			t.Errorf("%s has model %d, context %d, compute %d, overhead %d; CUDA0 model %d, context %d",
+				a.Name, a.Model, a.Context, a.Compute, a.Overhead, b.Model, b.Context)
 		}
 	}
 }
