@@ -177,9 +177,13 @@ func (r *run) mmproj(b *Breakdown) error {
 		}
 		use[0].add(Weights, "projector", u.weights, Exact, "all tensors of the tower for "+kind+", on one device (clip_model_loader::load_tensors)")
 		basis := Exact
-		if !u.known {
-			basis = Modelled
-			b.Basis.Compute = Modelled
+		if !u.tower.Measured() {
+			basis, b.Basis.Compute = Modelled, Modelled
+		}
+		switch {
+		case u.known && !u.tower.Measured():
+			b.Notes = append(b.Notes, fmt.Sprintf("the graph of projector type %.40q follows llama.cpp's source, but has not been compared with it", u.tower.Type))
+		case !u.known:
 			b.Notes = append(b.Notes, fmt.Sprintf("the graph of projector type %.40q is not known: its compute buffer is an upper bound from its tensors", u.tower.Type))
 		}
 		for i := range use {

@@ -5,11 +5,12 @@ import "weigh/inspect/graph"
 // A family is a type of projector: how it reads its parameters beyond those of
 // all, and its graph.
 type family struct {
-	settle   func(k *keys, h *hparams)      // nil for nothing more
-	build    func(b *builder) *graph.Tensor // returns the embeddings; nil where the graph is not known
-	batches  bool                           // several images are encoded at once (clip_graph::support_batch)
-	swaps    bool                           // old files have the feed-forward matrices swapped
-	postNorm string                         // weight of the norm after the last layer, "" for the tower's own
+	settle     func(k *keys, h *hparams)      // nil for nothing more
+	build      func(b *builder) *graph.Tensor // returns the embeddings; nil where the graph is not known
+	batches    bool                           // several images are encoded at once (clip_graph::support_batch)
+	unmeasured bool                           // the graph has not been compared with that of llama.cpp
+	swaps      bool                           // old files have the feed-forward matrices swapped
+	postNorm   string                         // weight of the norm after the last layer, "" for the tower's own
 }
 
 // families holds the types by the name in the file.
@@ -18,9 +19,9 @@ type family struct {
 // clip_model_loader::load_hparams.
 var families = map[string]*family{
 	"mlp":              {build: llava, swaps: true},
-	"ldp":              {build: llava, swaps: true},
-	"ldpv2":            {build: llava, swaps: true},
-	"adapter":          {build: llava, swaps: true},
+	"ldp":              {build: llava, swaps: true, unmeasured: true},
+	"ldpv2":            {build: llava, swaps: true, unmeasured: true},
+	"adapter":          {build: llava, swaps: true, unmeasured: true},
 	"gemma3":           {settle: scaled(4), build: gemma3, swaps: true},
 	"idefics3":         {settle: scaled(1), build: idefics3, swaps: true},
 	"lfm2":             {settle: limited(scaled(1), 256, 0), build: lfm2},
@@ -29,40 +30,40 @@ var families = map[string]*family{
 	"pixtral":          {settle: limited(merged(1), 1024, 16), build: pixtral},
 	"lightonocr":       {settle: lightOn, build: pixtral},
 	"kimivl":           {settle: limited(scaled(1), 1024, 16), build: kimiVL},
-	"kimik25":          {settle: kimiK25Sizes, build: kimiK25},
+	"kimik25":          {settle: kimiK25Sizes, build: kimiK25, unmeasured: true},
 	"paddleocr":        {settle: pixeled(fixed(2), 28), build: paddleOCR},
-	"dots_ocr":         {settle: pixeled(needScale, 46), build: dotsOCR, postNorm: "mm.post_norm.weight"},
-	"dots3note_v":      {settle: dots3Note, build: dotsOCR, postNorm: "mm.post_norm.weight"},
+	"dots_ocr":         {settle: pixeled(needScale, 46), build: dotsOCR, postNorm: "mm.post_norm.weight", unmeasured: true},
+	"dots3note_v":      {settle: dots3Note, build: dotsOCR, postNorm: "mm.post_norm.weight", unmeasured: true},
 	"qwen2vl_merger":   {settle: limited(qwenVL(false), 4096, 46), build: qwen2VL, swaps: true},
 	"qwen2.5vl_merger": {settle: limited(qwenVL(true), 4096, 46), build: qwen2VL, swaps: true},
 	"qwen3vl_merger":   {settle: limited(qwenVL(false), 4096, 46), build: qwen3VL},
-	"exaone4_5":        {settle: pixeled(qwenVL(false), 46), build: exaone, swaps: true},
-	"mimovl":           {settle: pixeled(mimo, 46), build: mimoVL},
-	"youtuvl":          {settle: limited(youtu, 62500, 16), build: youtuVL},
+	"exaone4_5":        {settle: pixeled(qwenVL(false), 46), build: exaone, swaps: true, unmeasured: true},
+	"mimovl":           {settle: pixeled(mimo, 46), build: mimoVL, unmeasured: true},
+	"youtuvl":          {settle: limited(youtu, 62500, 16), build: youtuVL, unmeasured: true},
 	"glm4v":            {settle: limited(merged(2), 4096, 46), build: glm4V},
-	"minimax_m3":       {settle: limited(merged(2), 576, 16), build: miniMax},
+	"minimax_m3":       {settle: limited(merged(2), 576, 16), build: miniMax, unmeasured: true},
 	"internvl":         {settle: scaled(1), build: internVL, batches: true},
-	"nemotron_v2_vl":   {settle: scaled(1), build: nemotron},
+	"nemotron_v2_vl":   {settle: scaled(1), build: nemotron, unmeasured: true},
 	"llama4":           {settle: scaled(1), build: llama4},
-	"cogvlm":           {build: cogVLM},
+	"cogvlm":           {build: cogVLM, unmeasured: true},
 	"resampler":        {settle: resamplerQueries, build: miniCPMV, swaps: true},
-	"minicpmv4_6":      {settle: miniCPMV46Sizes, build: miniCPMV46, swaps: true},
-	"hunyuanvl":        {settle: hunyuan, build: hunyuanVL},
-	"step3vl":          {settle: step3Sizes, build: step3VL},
-	"gemma3nv":         {settle: scaled(1), build: mobileNet},
+	"minicpmv4_6":      {settle: miniCPMV46Sizes, build: miniCPMV46, swaps: true, unmeasured: true},
+	"hunyuanvl":        {settle: hunyuan, build: hunyuanVL, unmeasured: true},
+	"step3vl":          {settle: step3Sizes, build: step3VL, unmeasured: true},
+	"gemma3nv":         {settle: scaled(1), build: mobileNet, unmeasured: true},
 	"gemma4v":          {settle: limited(scaled(3), 1120, 16), build: gemma4V, batches: true},
-	"gemma4uv":         {settle: gemma4Unified, build: gemma4UV},
+	"gemma4uv":         {settle: gemma4Unified, build: gemma4UV, unmeasured: true},
 
 	"ultravox":      {settle: whisperSizes(true), build: whisper},
 	"voxtral":       {settle: whisperSizes(true), build: whisper},
 	"qwen2a":        {settle: whisperSizes(false), build: whisper},
-	"glma":          {settle: whisperSizes(true), build: whisper},
-	"meralion":      {settle: whisperSizes(true), build: whisper},
-	"musicflamingo": {settle: whisperSizes(false), build: whisper},
-	"qwen3a":        {settle: whisperSizes(false), build: qwen3Audio},
-	"gemma4a":       {build: gemma4A},
-	"gemma4ua":      {settle: func(_ *keys, h *hparams) { h.melBins = 640 }, build: gemma4UA},
-	"lfm2a":         {build: conformer},
+	"glma":          {settle: whisperSizes(true), build: whisper, unmeasured: true},
+	"meralion":      {settle: whisperSizes(true), build: whisper, unmeasured: true},
+	"musicflamingo": {settle: whisperSizes(false), build: whisper, unmeasured: true},
+	"qwen3a":        {settle: whisperSizes(false), build: qwen3Audio, unmeasured: true},
+	"gemma4a":       {build: gemma4A, unmeasured: true},
+	"gemma4ua":      {settle: func(_ *keys, h *hparams) { h.melBins = 640 }, build: gemma4UA, unmeasured: true},
+	"lfm2a":         {build: conformer, unmeasured: true},
 }
 
 // fixed sets how many patches a side of a token has.

@@ -162,6 +162,9 @@ func (p *Projector) add(k *keys, audio bool, maxTokens int) error {
 // Known reports whether the tower's graph is known.
 func (t *Tower) Known() bool { return t.family != nil && t.family.build != nil }
 
+// Measured reports whether the graph has been compared with llama.cpp's own.
+func (t *Tower) Measured() bool { return t.Known() && !t.family.unmeasured }
+
 // WarmUp returns the input that llama.cpp reserves memory for when it starts.
 //
 // Source: clip_model_loader::get_dummy_batch.
