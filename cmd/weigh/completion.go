@@ -21,7 +21,7 @@ const completionTime = 2 * time.Second
 // their names without dashes.
 var flagValues = map[string]func(toComplete string) []string{
 	"gpu":          completeGPU,
-	"backend":      words(hw.CUDA, hw.ROCm, hw.Vulkan, hw.Metal, "cpu"),
+	"backend":      words(hw.CUDA, hw.ROCm, hw.Vulkan, hw.Metal, hw.SYCL, "cpu"),
 	"sort":         words(sortedNames(scanOrders)...),
 	"only":         words(sortedNames(scanKinds)...),
 	"prefer":       words("speed", "context", "quality"),

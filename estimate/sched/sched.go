@@ -5,7 +5,7 @@
 // to the byte. Nothing is computed or allocated.
 //
 // What a device can run and how it lays tensors out are data of its kind:
-// [CUDA], [Vulkan], [Metal] and [CPU]. [NewConfig] puts devices together.
+// [CUDA], [Vulkan], [Metal], [SYCL] and [CPU]. [NewConfig] puts devices together.
 package sched
 
 import (
