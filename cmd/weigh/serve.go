@@ -22,6 +22,9 @@ import (
 // reaches.
 const defaultListen = "127.0.0.1:8117"
 
+// wsaAddrInUse is what Windows says of a port in use.
+const wsaAddrInUse = syscall.Errno(10048)
+
 // newServeCmd returns the sub-command that serves the page.
 func newServeCmd() *cobra.Command {
 	var o struct {
@@ -92,7 +95,7 @@ func listen(address string) (net.Listener, error) {
 		return nil, fmt.Errorf("--listen %s: want an IP address before the port, such as %s", address, defaultListen)
 	}
 	l, err := net.Listen("tcp", address)
-	if errors.Is(err, syscall.EADDRINUSE) {
+	if errors.Is(err, syscall.EADDRINUSE) || errors.Is(err, wsaAddrInUse) {
 		return nil, fmt.Errorf("--listen %s: another program listens there; --listen %s takes any free port", address, net.JoinHostPort(host, "0"))
 	}
 	if err != nil {
