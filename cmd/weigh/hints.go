@@ -11,6 +11,7 @@ import (
 	"weigh/formats"
 	"weigh/inspect"
 	"weigh/inspect/hf"
+	"weigh/inspect/store"
 )
 
 // hintFor returns the next step after an error, "" when there is none to name.
@@ -20,12 +21,15 @@ func hintFor(err error) string {
 	var several *inspect.SeveralModelsError
 	var refused *estimate.RefusedError
 	var card *hw.UnknownCardError
+	var notFound *store.NotFoundError
 	text := err.Error()
 	switch {
 	case errors.As(err, &lfs):
 		return "fetch the real file: git lfs pull"
 	case errors.As(err, &several):
 		return "weigh scan " + several.Dir + " lists them all"
+	case errors.As(err, &notFound):
+		return "weigh scan lists the models on this machine; nothing is downloaded"
 	case errors.As(err, &unknown):
 		return "weigh estimate --help lists the flags"
 	case errors.As(err, &card):
