@@ -71,7 +71,14 @@ func newEstimateCmd() *cobra.Command {
 
 // withLlamaHelp adds llama-server's flags to a command's help.
 func withLlamaHelp(cmd *cobra.Command) {
-	cmd.SetUsageTemplate(cmd.UsageTemplate() + "\nllama-server's flags (v0.5.0); those that do not change memory are accepted too:\n" + llama.Help())
+	usage := cmd.UsageFunc()
+	cmd.SetUsageFunc(func(cmd *cobra.Command) error { // a function, because most runs want no help
+		if err := usage(cmd); err != nil {
+			return err
+		}
+		_, err := fmt.Fprint(cmd.OutOrStderr(), "\nllama-server's flags (v0.5.0); those that do not change memory are accepted too:\n", llama.Help())
+		return err
+	})
 }
 
 // prepare parses the arguments and opens the one model they name.

@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"io"
+	"iter"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -159,16 +160,15 @@ func summarize(ins *inspect.Inspection) *inspectDocument {
 		v, _ := ins.GGUF.Lookup("general.architecture")
 		d.Architecture, _ = v.(string)
 	}
-	tensors := listTensors(ins)
-	d.Quantization = quantizationOf(ins, tensors)
-	d.Layers = layersOf(ins, tensors)
+	d.Quantization = quantizationOf(ins, listTensors(ins))
+	d.Layers = layersOf(ins)
 	return d
 }
 
 func newInspectDocument(ins *inspect.Inspection, o *inspectFlags) *inspectDocument {
 	d := summarize(ins)
 	if o.tensors {
-		d.Tensors = listTensors(ins)
+		d.Tensors = slices.Collect(listTensors(ins))
 	}
 	if o.metadata {
 		d.Metadata = metadataOf(ins, o.full)
@@ -188,37 +188,40 @@ func perLayer(m *model.Model, of func(int) int) any {
 	return all
 }
 
-// listTensors lists the stored tensors, as the files name and shape them.
-func listTensors(ins *inspect.Inspection) (list []tensorDocument) {
-	if ins.GGUF != nil {
-		for i, t := range ins.GGUF.Tensors() {
-			n, _ := formats.Elements(t.Shape)
-			shape := t.Shape
-			if shape == nil {
-				shape = []uint64{}
-			}
-			list = append(list, tensorDocument{t.Name, t.Type.String(), shape, n, t.Bytes, ins.GGUF.Files[i].DataOffset + int64(t.Offset), i})
+// listTensors goes through the stored tensors, as the files name and shape them.
+func listTensors(ins *inspect.Inspection) iter.Seq[tensorDocument] {
+	shapeOf := func(shape []uint64) []uint64 {
+		if shape == nil {
+			return []uint64{}
 		}
-		return list
+		return shape
 	}
-	for i, f := range ins.HF.Files {
-		for j := range f.Tensors {
-			t := &f.Tensors[j]
-			shape := t.Shape
-			if shape == nil {
-				shape = []uint64{}
+	return func(yield func(tensorDocument) bool) {
+		if ins.GGUF != nil {
+			for i, t := range ins.GGUF.Tensors() {
+				n, _ := formats.Elements(t.Shape)
+				if !yield(tensorDocument{t.Name, t.Type.String(), shapeOf(t.Shape), n, t.Bytes, ins.GGUF.Files[i].DataOffset + int64(t.Offset), i}) {
+					return
+				}
 			}
-			list = append(list, tensorDocument{t.Name, t.Type.String(), shape, t.Elements(), t.Bytes, t.Offset, i})
+			return
+		}
+		for i, f := range ins.HF.Files {
+			for j := range f.Tensors {
+				t := &f.Tensors[j]
+				if !yield(tensorDocument{t.Name, t.Type.String(), shapeOf(t.Shape), t.Elements(), t.Bytes, t.Offset, i}) {
+					return
+				}
+			}
 		}
 	}
-	return list
 }
 
 // quantizationOf counts the tensors by type, most bytes first.
-func quantizationOf(ins *inspect.Inspection, tensors []tensorDocument) quantizationDocument {
+func quantizationOf(ins *inspect.Inspection, tensors iter.Seq[tensorDocument]) quantizationDocument {
 	by := map[string]*typeDocument{}
 	var bytes uint64
-	for _, t := range tensors {
+	for t := range tensors {
 		d := by[t.Type]
 		if d == nil {
 			d = &typeDocument{Type: t.Type}
@@ -271,7 +274,7 @@ func label(ins *inspect.Inspection, types []typeDocument) string {
 }
 
 // layersOf sums tensors by block.
-func layersOf(ins *inspect.Inspection, tensors []tensorDocument) []layerDocument {
+func layersOf(ins *inspect.Inspection) []layerDocument {
 	layers := []layerDocument{}
 	if ins.Model == nil {
 		return layers
@@ -400,7 +403,7 @@ func printInspection(w io.Writer, ins *inspect.Inspection, o *inspectFlags) erro
 	if o.tensors {
 		fmt.Fprintln(w)
 		rows := [][]string{{"tensor", "type", "shape", "bytes", "offset"}}
-		for _, t := range listTensors(ins) {
+		for t := range listTensors(ins) {
 			shape := make([]string, len(t.Shape))
 			for i, n := range t.Shape {
 				shape[i] = strconv.FormatUint(n, 10)
