@@ -12,7 +12,7 @@ func (t *Tower) Bound(size Size) uint64 {
 	if t.Audio {
 		n = uint64(size.X)
 	}
-	n *= uint64(max(size.Batch, 1))
+	n = min(n*uint64(max(size.Batch, 1)), 1<<24) // far beyond any device, and the sums below fit in 64 bits
 	widest := uint64(0)
 	layers := map[string]uint64{}
 	for _, x := range t.Weights() {
@@ -25,10 +25,10 @@ func (t *Tower) Bound(size Size) uint64 {
 			wide = elements/max(x.Shape[len(x.Shape)-1], 1) + x.Shape[len(x.Shape)-1]
 		}
 		l := layerOf(x.Name)
-		layers[l] += min(wide, 1<<24)
+		layers[l] = min(layers[l]+min(wide, 1<<24), 1<<32)
 		widest = max(widest, layers[l])
 	}
-	heads := uint64(max(h.heads, 1))
+	heads := uint64(min(max(h.heads, 1), 1<<10))
 	pixels := uint64(size.X) * uint64(size.Y) * 4 * 4
 	return 4*n*(2*widest+16*uint64(h.embd)) + 2*4*n*n*heads + 6*n*n + 4*pixels
 }
