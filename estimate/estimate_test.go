@@ -277,3 +277,27 @@ func BenchmarkRun(b *testing.B) {
 		})
 	}
 }
+
+// TestRemoteDevicesNameTheirServer holds that a device of an rpc-server takes
+// what CUDA would, under llama.cpp's name for it, and pins no host memory.
+func TestRemoteDevicesNameTheirServer(t *testing.T) {
+	m := load(t, "Llama-3.2-1B-Q4_K_M")
+	local, err := Run(m, Options{Devices: cards(1), NGPULayers: new(99), NCtx: 4096})
+	if err != nil {
+		t.Fatal(err)
+	}
+	size := uint64(24) << 30
+	remote, err := Run(m, Options{Devices: []hw.Device{hw.Remote("10.0.0.2:50052", &size, &size, "flag")}, NGPULayers: new(99), NCtx: 4096})
+	if err != nil {
+		t.Fatal(err)
+	}
+	a, b := local.Devices[0], remote.Devices[0]
+	if b.Name != "RPC0[10.0.0.2:50052]" || b.Model != a.Model || b.Context != a.Context || b.Compute < a.Compute {
+		t.Errorf("remote %s %d %d %d, local %d %d %d", b.Name, b.Model, b.Context, b.Compute, a.Model, a.Context, a.Compute)
+	}
+	for _, h := range remote.Host {
+		if h.Name == "CUDA_Host" {
+			t.Errorf("host memory is pinned for a device elsewhere: %+v", h)
+		}
+	}
+}

@@ -50,7 +50,7 @@ func (r *run) overheads(b *Breakdown) {
 			m.add(Overhead, "runtime", syclRuntime, Modelled, "a round figure for Level Zero's context and the compiled kernels")
 			m.add(Overhead, "temporaries", r.syclPool(i), Modelled, "operands of products and attention in the types that their kernels read; the pool keeps every size")
 			continue
-		case hw.CUDA, hw.ROCm:
+		case hw.CUDA, hw.ROCm, "": // what an rpc-server has is taken to be CUDA
 		default:
 			continue
 		}

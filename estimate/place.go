@@ -70,7 +70,9 @@ func machine(o *Options) ([]hw.Device, *sched.Config, error) {
 	rules := make([]sched.Device, 0, len(devices))
 	for i, d := range o.Devices {
 		n := number[d.Backend]
-		number[d.Backend]++
+		if d.Remote == "" {
+			number[d.Backend]++
+		}
 		used := false
 		for j := range devices {
 			used = used || &devices[j] == &o.Devices[i]
@@ -101,6 +103,12 @@ func syclOptions(d hw.Device) sched.SYCLOptions {
 
 // rulesOf returns the buffer rules of the n-th device of its backend.
 func rulesOf(d hw.Device, n int) (sched.Device, error) {
+	if d.Remote != "" {
+		local := d
+		local.Remote = ""
+		r, err := rulesOf(local, n)
+		return sched.RPC(d.Remote, r), err
+	}
 	switch d.Backend {
 	case hw.CUDA, "":
 		return sched.CUDA(n, 100*d.ComputeCapability.Major+10*d.ComputeCapability.Minor, sched.CUDAOptions{Integrated: d.Unified}), nil
@@ -406,6 +414,9 @@ func (p *placement) add(i int, b int16, g group) {
 // check rejects tensors that ggml has no type for or whose size would not fit
 // in the arithmetic.
 func check(m *model.Model) error {
+	if len(m.Tensors) == 0 {
+		return errors.New("the file has no tensors: it is a vocabulary or settings without weights")
+	}
 	for i := range m.Tensors {
 		t := &m.Tensors[i]
 		if !t.Type.GGML() {

@@ -1,6 +1,11 @@
 package estimate
 
-import "fmt"
+import (
+	"fmt"
+	"slices"
+
+	"weigh/estimate/hw"
+)
 
 // remarks adds what a reader should know of the settings: what llama.cpp warns
 // of, and what it settles differently from what was asked for.
@@ -26,6 +31,9 @@ func (r *run) remarks(b *Breakdown) {
 	}
 	if s.FlashAttnAuto && !s.FlashAttn && r.result != nil {
 		note("flash attention stays off: a device cannot run it for this model where its layers are")
+	}
+	if i := slices.IndexFunc(r.p.devices, func(d hw.Device) bool { return d.Remote != "" && d.Backend == "" }); i >= 0 {
+		note("the GPU behind %s is not known: its memory is taken to follow CUDA's rules", r.p.devices[i].Remote)
 	}
 	if len(r.p.devices) == 0 && r.o.NGPULayers != nil && *r.o.NGPULayers > 0 {
 		note("-ngl %d without a device: everything stays on the CPU", *r.o.NGPULayers)

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -160,6 +161,10 @@ func (s *session) gather(ctx context.Context) (err error) {
 		return err
 	}
 	o := r.Options
+	// llama.cpp takes the devices of rpc-servers first (llama_model_load_from_file_impl).
+	slices.SortStableFunc(s.machine.Devices, func(a, b hw.Device) int {
+		return cmp.Compare(min(1, len(b.Remote)), min(1, len(a.Remote)))
+	})
 	o.Devices, o.Host = s.machine.Devices, s.machine.Host
 	o.Repack = repackOf(s.machine.Host)
 	if o.Devices, err = chosenDevices(o.Devices, r.Devices); err != nil {
@@ -275,7 +280,6 @@ func (s *session) companions(o *estimate.Options) error {
 		c.OnCPU = !r.MMProjOffload
 		o.MMProj = c
 	}
-	d := estimate.Options{NGPULayers: r.Draft.NGPULayers, TypeK: r.Draft.TypeK, TypeV: r.Draft.TypeV, Overrides: r.Draft.Overrides}
 	switch {
 	case r.Draft.Model != "":
 		draft, err := openTarget(r.Draft.Model)
@@ -286,12 +290,45 @@ func (s *session) companions(o *estimate.Options) error {
 		if draft.Model == nil {
 			return fmt.Errorf("--model-draft: %s: %w", r.Draft.Model, draft.Reason)
 		}
-		o.Draft = &estimate.Extra{Name: draft.Model.Name, Model: draft.Model, Options: d}
+		o.Draft = &estimate.Extra{Name: draft.Model.Name, Model: draft.Model, Options: s.draftOptions(o, draft.Model)}
+		d := &o.Draft.Options
+		d.NGPULayers, d.Overrides = r.Draft.NGPULayers, r.Draft.Overrides
+		d.MTPContext = d.MTP && draft.Model.NLayerAll > draft.Model.NLayer()
+		if len(r.Draft.Types) == 0 && draft.Model.Arch == "dflash" {
+			o.NRsSeq = r.Draft.NMax // llama.cpp sees the kind in the file
+		}
+		if len(r.Draft.Devices) > 0 {
+			if d.Devices, err = chosenDevices(s.machine.Devices, r.Draft.Devices); err != nil {
+				return fmt.Errorf("--device-draft: %w", err)
+			}
+			if d.Devices == nil {
+				d.Devices = []hw.Device{}
+			}
+		}
 	case slices.Contains(r.Draft.Types, "draft-mtp"):
+		d := s.draftOptions(o, s.Model)
 		d.MTP, d.MTPContext = true, true
 		o.Draft = &estimate.Extra{Name: "multi-token prediction", Model: s.Model, Shares: true, Options: d}
 	}
 	return nil
+}
+
+// draftOptions returns what a draft runs with: as the model does, but for the
+// types of its cache and its outputs.
+//
+// Source: common/speculative.cpp@v0.5.0, common_base_params_to_speculative.
+func (s *session) draftOptions(o *estimate.Options, m *model.Model) estimate.Options {
+	d := *o
+	d.TypeK, d.TypeV = s.req.Draft.TypeK, s.req.Draft.TypeV
+	d.Embeddings, d.Pooling, d.NRsSeq = false, nil, 0
+	d.LoRA, d.ControlVector, d.MMProj, d.Draft = nil, false, nil, nil
+	d.Devices = nil
+	outputs := cmp.Or(max(o.NParallel, 0), 4)
+	if m.Arch == "dflash" {
+		outputs *= 1 + s.req.Draft.NMax // it drafts a block at once
+	}
+	d.NOutputs = &outputs
+	return d
 }
 
 // companion opens a GGUF whose tensors are loaded beside a model; read, unless
