@@ -124,6 +124,9 @@ func (t *fitter) measure(o *Options) (*use, error) {
 		if e.Devices == nil {
 			e.Devices = o.Devices
 		}
+		if !t.o.Draft.Shares {
+			e.Target, e.TargetOptions = t.m, o
+		}
 		if t.extra, err = measure(t.o.Draft.Model, &e); err != nil {
 			t.say("the draft cannot be measured, fitting without it: %v", err)
 			t.extra = &use{total: make([]int64, len(u.total)), weights: make([]int64, len(u.total))}

@@ -41,6 +41,12 @@ func (r *run) companions(b *Breakdown) error {
 		if o.Devices == nil {
 			o.Devices = r.o.Devices
 		}
+		o.Allocated = r.o.Allocated
+		if d.Shares {
+			o.NGPULayers, o.TensorSplit, o.Overrides = r.o.NGPULayers, r.o.TensorSplit, r.o.Overrides
+		} else {
+			o.Target, o.TargetOptions = r.m, r.o
+		}
 		db, err := Run(d.Model, o)
 		if err != nil {
 			return fmt.Errorf("draft: %w", err)

@@ -342,7 +342,11 @@ func (f *Flags) settle() error {
 	if (f.Draft.Model != "" || o.MTP) && !o.Embeddings {
 		n := cmp.Or(o.NParallel, 4) * (1 + f.Draft.NMax)
 		o.NOutputs = &n
-		o.NRsSeq = f.Draft.NMax
+	}
+	for _, t := range []string{"draft-mtp", "draft-eagle3", "draft-dflash", "draft-dspark"} {
+		if slices.Contains(f.Draft.Types, t) {
+			o.NRsSeq = f.Draft.NMax
+		}
 	}
 	return nil
 }

@@ -67,7 +67,7 @@ func TestFlags(t *testing.T) {
 		"--rpc a:1,b:2":                func(f *Flags) { f.RPC = []string{"a:1", "b:2"} },
 		"-md d.gguf -ngld 9 -ctkd q8_0": func(f *Flags) {
 			f.Draft.Model, f.Draft.NGPULayers, f.Draft.TypeK = "d.gguf", of(9), of(formats.Q8_0)
-			f.Options.NOutputs, f.Options.NRsSeq = of(16), 3
+			f.Options.NOutputs = of(16)
 		},
 		"--spec-type draft-mtp -np 1": func(f *Flags) {
 			f.Draft.Types, f.Options.MTP, f.Options.NParallel = []string{"draft-mtp"}, true, 1

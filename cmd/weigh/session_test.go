@@ -1,0 +1,54 @@
+package main
+
+import (
+	"encoding/json"
+	"slices"
+	"testing"
+)
+
+// TestDrafts holds drafts, which run with the settings of the model they draft
+// for and read its weights and caches, to llama.cpp v0.5.0's own figures.
+func TestDrafts(t *testing.T) {
+	onMachine(t, "rx7900xtx")
+	tests := map[string]struct {
+		args []string
+		want []buffer // of the draft
+	}{
+		"EAGLE-3 on the embeddings of a Llama": {
+			[]string{modelFile(t, "llama-Q4_K_M"), "-md", modelFile(t, "eagle3-Q4_K_M")},
+			[]buffer{{"CUDA0", 87166976, 16777216, 73924608}, {"CUDA_Host", 0, 0, 12595200}},
+		},
+		"DFlash, a block at once": {
+			[]string{modelFile(t, "llama-Q4_K_M"), "-md", modelFile(t, "dflash-swa-Q4_K_M")},
+			[]buffer{{"CUDA0", 114758656, 41943040, 73924608}, {"CUDA_Host", 0, 0, 9981952}},
+		},
+		"a Gemma 4 assistant on the caches of its model": {
+			[]string{modelFile(t, "gemma4-Q4_K_M"), "-md", modelFile(t, "gemma4-assistant-Q4_K_M")},
+			[]buffer{{"CUDA0", 72765952, 0, 38799488}, {"CUDA_Host", 26880000, 0, 13635616}},
+		},
+		"a model of its own": {
+			[]string{modelFile(t, "Qwen3-8B-Q4_K_M"), "-md", modelFile(t, "Qwen3-0.6B-Q8_0")},
+			[]buffer{{"CUDA0", 633499648, 939524096, 31467648}, {"CUDA_Host", 165306368, 0, 8400928}},
+		},
+		"multi-token prediction on the model's own weights": {
+			[]string{modelFile(t, "qwen35-mtp-Q4_K_M"), "--spec-type", "draft-mtp"},
+			[]buffer{{"CUDA0", 0, 16777216, 46153856}, {"CUDA_Host", 0, 0, 12601376}},
+		},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			args := append([]string{"estimate"}, tt.args...)
+			out, trouble, code := weigh(t, append(args, "--json", "--gpu", "24GiB", "-c", "8192", "-np", "2", "--fit", "off", "--host-memory", "64GiB")...)
+			if code != 0 {
+				t.Fatalf("exit code %d: %s", code, trouble)
+			}
+			var d estimateDocument
+			if err := json.Unmarshal([]byte(out), &d); err != nil {
+				t.Fatal(err)
+			}
+			if len(d.Parts) != 1 || d.Parts[0].Kind != "draft" || !slices.Equal(d.Parts[0].Use, tt.want) {
+				t.Errorf("the parts are %+v, want one draft with %+v", d.Parts, tt.want)
+			}
+		})
+	}
+}
