@@ -30,7 +30,8 @@ func newPreflightCmd() *cobra.Command {
 it needs, whether it fits this machine, and which llama-server line to run.
 
 MODEL is a .gguf file (any shard of a split one), a .safetensors file or index,
-or a folder with either.
+a folder with either, or ollama:NAME[:TAG], hf:ORG/REPO[@REV] or lmstudio:NAME
+for a model in a local store.
 
 Exit codes: 0 it fits (or: yes), 1 answered, and the answer is no, 2 could not
 answer.`,

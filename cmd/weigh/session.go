@@ -20,6 +20,7 @@ import (
 	"weigh/inspect"
 	"weigh/inspect/model"
 	"weigh/inspect/projector"
+	"weigh/inspect/store"
 )
 
 // A request is what the user asks of a model: llama-server's flags and our own.
@@ -269,6 +270,13 @@ func (s *session) companions(o *estimate.Options) error {
 		o.LoRA = append(o.LoRA, *c)
 	}
 	o.ControlVector = len(r.ControlVectors) > 0
+	if r.MMProj == "" && r.MMProjAuto && store.IsRef(r.Model) {
+		// llama-server -hf and the other programs load the projector that lies beside the model.
+		if m, err := store.Resolve(context.Background(), store.Local(), r.Model); err == nil && m.Projector != "" {
+			r.MMProj = m.Projector
+			s.notes = append(s.notes, "with the projector that is stored beside the model; --no-mmproj leaves it out")
+		}
+	}
 	if r.MMProj != "" {
 		c, err := companion(r.MMProj, func(meta model.Meta, c *estimate.Companion) (err error) {
 			c.Projector, err = projector.Read(meta, c.Tensors, r.ImageTokens)

@@ -35,7 +35,8 @@ type Flags struct {
 	Checkpoints   int // -ctxcp
 	LoadMode      string
 	MMProjOffload bool
-	ImageTokens   int // --image-max-tokens; 0: the model's own
+	MMProjAuto    bool // of a model that is named by its repository
+	ImageTokens   int  // --image-max-tokens; 0: the model's own
 
 	Draft struct {
 		Model      string // -md
@@ -59,7 +60,7 @@ type Flags struct {
 //
 // Source: common/common.h@v0.5.0, common_params.
 func Defaults() *Flags {
-	f := &Flags{Fit: true, CacheRAM: 8192, Checkpoints: 32, LoadMode: "auto", MMProjOffload: true, Set: map[string]bool{}}
+	f := &Flags{Fit: true, CacheRAM: 8192, Checkpoints: 32, LoadMode: "auto", MMProjOffload: true, MMProjAuto: true, Set: map[string]bool{}}
 	f.Draft.NMax = 3
 	return f
 }
@@ -127,7 +128,7 @@ var table = []flag{
 	{names: []string{"-fitt", "--fit-target"}, value: "MIB,…", env: "LLAMA_ARG_FIT_TARGET", help: "memory to leave free on each device (1024)", set: fitTarget},
 	{names: []string{"-fitc", "--fit-ctx"}, value: "N", env: "LLAMA_ARG_FIT_CTX", help: "least context that --fit goes down to (4096)", set: count(1, math.MaxInt32, func(f *Flags) *int { return &f.FitOpts.MinCtx })},
 	{names: []string{"-mm", "--mmproj"}, value: "FILE", env: "LLAMA_ARG_MMPROJ", help: "the multimodal projector", set: text(func(f *Flags) *string { return &f.MMProj })},
-	{names: []string{"--mmproj-auto"}, not: []string{"--no-mmproj", "--no-mmproj-auto"}, env: "LLAMA_ARG_MMPROJ_AUTO", help: "take the projector that lies beside the model", set: func(*Flags, string) error { return nil }},
+	{names: []string{"--mmproj-auto"}, not: []string{"--no-mmproj", "--no-mmproj-auto"}, env: "LLAMA_ARG_MMPROJ_AUTO", help: "take the projector that lies beside the model", set: func(f *Flags, v string) error { f.MMProjAuto = v == "true"; return nil }},
 	{names: []string{"--mmproj-offload"}, not: []string{"--no-mmproj-offload"}, env: "LLAMA_ARG_MMPROJ_OFFLOAD", help: "the projector on the GPU", set: func(f *Flags, v string) error { f.MMProjOffload = v == "true"; return nil }},
 	{names: []string{"--image-max-tokens"}, value: "N", env: "LLAMA_ARG_IMAGE_MAX_TOKENS", help: "most tokens of an image", set: count(0, maxTokens, func(f *Flags) *int { return &f.ImageTokens })},
 	{names: []string{"-md", "--model-draft", "--spec-draft-model"}, value: "FILE", env: "LLAMA_ARG_SPEC_DRAFT_MODEL", help: "draft model", set: text(func(f *Flags) *string { return &f.Draft.Model })},

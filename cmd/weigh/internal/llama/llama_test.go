@@ -61,6 +61,7 @@ func TestFlags(t *testing.T) {
 		"-fit off":                  func(f *Flags) { f.Fit = false },
 		"-fitt 512,1024 -fitc 8192": func(f *Flags) { f.FitOpts = estimate.FitOptions{Target: []uint64{512 << 20, 1 << 30}, MinCtx: 8192} },
 		"-mm p.gguf --no-mmproj-offload --image-max-tokens 900": func(f *Flags) { f.MMProj, f.MMProjOffload, f.ImageTokens = "p.gguf", false, 900 },
+		"--no-mmproj":                  func(f *Flags) { f.MMProjAuto = false },
 		"--lora a.gguf,b.gguf":         func(f *Flags) { f.LoRA = []string{"a.gguf", "b.gguf"} },
 		"--lora-scaled C:\\a.gguf:0.5": func(f *Flags) { f.LoRA = []string{"C:\\a.gguf"} },
 		"--control-vector v.gguf":      func(f *Flags) { f.ControlVectors = []string{"v.gguf"} },
