@@ -3,6 +3,10 @@
 // file, a driver or a GPU. It follows llama.cpp step by step (placement of
 // weights, caches, worst-case graphs), so that its figures are the same to the
 // byte where they are called exact.
+//
+// Stability: before version 1.0 of weigh a release may change what this package
+// exports; the changelog names every such change. The figures are those of one
+// release of llama.cpp and follow it when weigh does.
 package estimate
 
 import (

@@ -1,6 +1,9 @@
 // Package inspect opens a model, whatever files it is in: one GGUF or all its
 // shards, a safetensors file, a Hugging Face folder. It reads headers only; no
 // weights.
+//
+// Stability: before version 1.0 of weigh a release may change what this package
+// exports; the changelog names every such change.
 package inspect
 
 import (
