@@ -27,8 +27,8 @@ run: build ## weigh the header of a Llama 3.1 8B against this machine
 test: ## every test that needs nothing but Go; those of the NVIDIA driver use gcc where there is one
 	go test ./...
 
-race: ## the tests under the race detector
-	go test -race ./...
+race: ## the packages that do several things at once, under the race detector
+	go test -race -short ./cmd/weigh/... ./estimate/hw/... ./formats/... ./inspect/...
 
 check: build cross ## formatting, vet, staticcheck, modules, cross builds, the built program
 	@out=$$(go run $(GOFUMPT) -l $$(git ls-files '*.go')); test -z "$$out" || { echo "gofumpt would change:"; echo "$$out"; exit 1; }
@@ -46,6 +46,7 @@ cross: ## build for the other systems, without cgo
 
 bench: ## benchmarks, beside the peers where they are installed
 	go test -run '^$$' -bench . -benchmem ./...
+	go run ./cmd/bench
 
 fuzz: ## every fuzz target for FUZZTIME (30s)
 	@go list ./... | while read -r pkg; do \
@@ -72,8 +73,9 @@ release: ## reproducible builds for every system, checksums and a bill of materi
 		CGO_ENABLED=0 GOOS=$${t%/*} GOARCH=$${t#*/} go build -trimpath -buildvcs=true -ldflags '-s -w -buildid=' -o $$out ./cmd/weigh || exit 1; done
 	@if command -v gcc >/dev/null && test "$$(go env GOOS)" = linux; then \
 		CGO_ENABLED=1 go build -trimpath -ldflags '-s -w -buildid= -extldflags=-Wl,-z,lazy' -o dist/weigh-linux-$$(go env GOARCH)-cgo ./cmd/weigh; fi
-	go run $(CYCLONEDX) mod -json -licenses -output dist/weigh.cdx.json
-	cd dist && sha256sum * > SHA256SUMS
+	cd dist && sha256sum weigh-* > SHA256SUMS
+	go run $(CYCLONEDX) mod -json -output dist/weigh.cdx.json
+	cd dist && sha256sum weigh.cdx.json >> SHA256SUMS
 
 clean: ## remove what the targets made
 	rm -rf weigh dist

@@ -18,6 +18,7 @@ type Basis string
 // The bases.
 const (
 	Exact    Basis = "exact"    // the same as llama.cpp's own, to the byte
+	Derived  Basis = "derived"  // by llama.cpp's rules from what is assumed of the driver
 	Modelled Basis = "modelled" // an upper bound, or fitted to measurements
 )
 
@@ -382,6 +383,12 @@ func (r *run) breakdown() *Breakdown {
 	}
 	if r.result == nil {
 		b.Basis.Compute = Modelled
+	}
+	if slices.ContainsFunc(r.p.devices, func(d hw.Device) bool { return d.Backend == hw.Vulkan }) {
+		if b.Basis.Compute == Exact {
+			b.Basis.Compute = Derived
+		}
+		b.Notes = append(b.Notes, "Vulkan's buffers are aligned as the drivers of current GPUs ask at most: some bytes less where yours asks for less")
 	}
 	if slices.ContainsFunc(r.p.devices, func(d hw.Device) bool { return d.Backend == hw.SYCL }) {
 		b.Notes = append(b.Notes, "SYCL is taken to be built with oneDNN, its drivers to allocate less than 4 GiB at once")

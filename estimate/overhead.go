@@ -217,8 +217,10 @@ func syclTemporaries(op *graph.Tensor, sycl sched.SYCLOptions) []uint64 {
 		keys, rows := uint64(x.Ne[1]), uint64(a.Ne[1]*(a.Ne[2]/x.Ne[2]))
 		head, headV := uint64(x.Ne[0]), uint64(op.Src[2].Ne[0])
 		tile := min(rows, mostQueries) * min(keys, mostKeys)
-		return []uint64{4 * tile, 2 * tile, 4 * min(rows, mostQueries) * headV, 4 * rows * headV, 4 * rows, 4 * rows,
-			2 * rows * head, 2 * min(keys, mostKeys) * head, 2 * min(keys, mostKeys) * headV}
+		return []uint64{
+			4 * tile, 2 * tile, 4 * min(rows, mostQueries) * headV, 4 * rows * headV, 4 * rows, 4 * rows,
+			2 * rows * head, 2 * min(keys, mostKeys) * head, 2 * min(keys, mostKeys) * headV,
+		}
 	}
 	return nil
 }

@@ -100,12 +100,11 @@ func run(out io.Writer, args []string) error {
 // A result is one row beside its estimate.
 type result struct {
 	*row
-	b      *estimate.Breakdown
-	err    error
-	noRow  bool // the architecture has no builder
-	diffs  []diff
-	parts  [3]verdict
-	splits bool // nodes and splits are as measured
+	b     *estimate.Breakdown
+	err   error
+	noRow bool // the architecture has no builder
+	diffs []diff
+	parts [3]verdict
 }
 
 type diff struct {

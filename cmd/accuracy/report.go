@@ -10,14 +10,13 @@ import (
 
 // A tally counts rows.
 type tally struct {
-	name            string
-	rows, refused   int // measured; of these, refused by llama.cpp and by us
-	failed          int // an error or a figure where the other has none
-	skipped         int // no builder
-	exact, below    [3]int
-	over            [3]float64
-	graphs, splitOK int
-	worst           [3]string // row of over
+	name          string
+	rows, refused int // measured; of these, refused by llama.cpp and by us
+	failed        int // an error or a figure where the other has none
+	skipped       int // no builder
+	exact, below  [3]int
+	over          [3]float64
+	worst         [3]string // row of over
 }
 
 func (t *tally) add(r *result) {

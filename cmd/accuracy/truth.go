@@ -113,8 +113,10 @@ func gpus(n int, mib ...uint64) []hw.Device {
 		if i < len(mib) {
 			size = mib[i] << 20
 		}
-		d[i] = hw.Device{Index: i, Name: fmt.Sprintf("CUDA%d", i), Backend: hw.CUDA, ComputeCapability: hw.Capability{Major: 8, Minor: 9}, Assumed: true,
-			MemoryTotal: &size, MemoryFree: &size}
+		d[i] = hw.Device{
+			Index: i, Name: fmt.Sprintf("CUDA%d", i), Backend: hw.CUDA, ComputeCapability: hw.Capability{Major: 8, Minor: 9}, Assumed: true,
+			MemoryTotal: &size, MemoryFree: &size,
+		}
 	}
 	return d
 }

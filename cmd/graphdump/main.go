@@ -8,6 +8,7 @@ import (
 	"os"
 	"strconv"
 	"strings"
+
 	"weigh/formats"
 	"weigh/formats/gguf"
 	"weigh/inspect/arch"
@@ -25,7 +26,7 @@ func (m meta) Lookup(k string) (any, bool) {
 	return v, ok
 }
 
-type place struct{ n int }
+type place struct{}
 
 func (p place) Weight(i, layer int) int16             { return 0 }
 func (p place) Cache(il int) int16                    { return 0 }
@@ -74,9 +75,11 @@ func main() {
 	}
 	m := load(path)
 	np := num("n_seq_max", 1)
-	c := &arch.Context{NCtx: num("n_ctx", 4096), NBatch: num("n_batch", 2048), NUBatch: num("n_ubatch", 512), NSeqMax: np, KVUnified: num("kv_unified", 0) == 1,
+	c := &arch.Context{
+		NCtx: num("n_ctx", 4096), NBatch: num("n_batch", 2048), NUBatch: num("n_ubatch", 512), NSeqMax: np, KVUnified: num("kv_unified", 0) == 1,
 		FlashAttn: opt["flash_attn"] != "off", VTrans: opt["flash_attn"] == "off", OffloadKQV: true, CausalAttn: m.CausalAttn, TypeK: formats.F16, TypeV: formats.F16, Pooling: m.Pooling,
-		Embeddings: num("embeddings", 0) == 1, MTP: opt["ctx_type"] == "mtp"}
+		Embeddings: num("embeddings", 0) == 1, MTP: opt["ctx_type"] == "mtp",
+	}
 	if opt["type_k"] != "" {
 		c.TypeK, _ = formats.ParseDType(strings.ToUpper(opt["type_k"]))
 	}

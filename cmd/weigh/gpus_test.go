@@ -79,21 +79,21 @@ func machineOf(tree fs.FS) detect.Source {
 func desktop() (hw.Machine, []detect.Finding) {
 	size := func(mib uint64) *uint64 { n := mib << 20; return &n }
 	return hw.Machine{
-			Devices: []hw.Device{{
-				Name: "NVIDIA GeForce RTX 4090", Vendor: "nvidia", Backend: hw.CUDA, Driver: "580.95.05", CUDA: "13.0", UUID: "GPU-1",
-				MemoryTotal: size(24564), MemoryFree: size(18657), MemoryReserved: 487 << 20,
-				ComputeCapability: hw.Capability{Major: 8, Minor: 9}, SMs: 128, BandwidthBps: 1_008_048_000_000, PCIe: hw.PCIe{Gen: 4, Width: 16},
-				PowerLimitMilliW: 450_000, DisplayActive: true,
-				UsedBy: []hw.Process{{PID: 4242, Name: "/usr/bin/llama-server", Bytes: size(4608)}, {PID: 1201, Name: "/usr/lib/xorg/Xorg", Bytes: size(412)}, {PID: 7, Name: "evil\x1b[2J", Bytes: nil}},
-				Source: map[string]string{"memory_total": "nvml", "memory_free": "nvml"},
-			}, {
-				Index: 1, Name: "\x1b]0;owned\x07 GPU", Vendor: "nvidia", Backend: hw.CUDA, Source: map[string]string{}, Notes: []string{"memory unknown: the GPU is lost"},
-			}},
-			Host: hw.Host{OS: "windows", Source: map[string]string{}},
-		}, []detect.Finding{
-			{Severity: detect.OK, Subject: "nvidia", Message: "NVIDIA driver 580.95.05 answers through nvml", Tried: []string{"NVML: libnvidia-ml.so.1: driver 580.95.05"}},
-			{Severity: detect.Warning, Subject: "nvidia", Message: "the memory of GPU 1 is unknown: the GPU is lost", Hint: "--gpu says what it has"},
-		}
+		Devices: []hw.Device{{
+			Name: "NVIDIA GeForce RTX 4090", Vendor: "nvidia", Backend: hw.CUDA, Driver: "580.95.05", CUDA: "13.0", UUID: "GPU-1",
+			MemoryTotal: size(24564), MemoryFree: size(18657), MemoryReserved: 487 << 20,
+			ComputeCapability: hw.Capability{Major: 8, Minor: 9}, SMs: 128, BandwidthBps: 1_008_048_000_000, PCIe: hw.PCIe{Gen: 4, Width: 16},
+			PowerLimitMilliW: 450_000, DisplayActive: true,
+			UsedBy: []hw.Process{{PID: 4242, Name: "/usr/bin/llama-server", Bytes: size(4608)}, {PID: 1201, Name: "/usr/lib/xorg/Xorg", Bytes: size(412)}, {PID: 7, Name: "evil\x1b[2J", Bytes: nil}},
+			Source: map[string]string{"memory_total": "nvml", "memory_free": "nvml"},
+		}, {
+			Index: 1, Name: "\x1b]0;owned\x07 GPU", Vendor: "nvidia", Backend: hw.CUDA, Source: map[string]string{}, Notes: []string{"memory unknown: the GPU is lost"},
+		}},
+		Host: hw.Host{OS: "windows", Source: map[string]string{}},
+	}, []detect.Finding{
+		{Severity: detect.OK, Subject: "nvidia", Message: "NVIDIA driver 580.95.05 answers through nvml", Tried: []string{"NVML: libnvidia-ml.so.1: driver 580.95.05"}},
+		{Severity: detect.Warning, Subject: "nvidia", Message: "the memory of GPU 1 is unknown: the GPU is lost", Hint: "--gpu says what it has"},
+	}
 }
 
 func TestPrintMachine(t *testing.T) {

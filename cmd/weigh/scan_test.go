@@ -252,8 +252,12 @@ func TestScanRefuses(t *testing.T) {
 func TestNamesOfStores(t *testing.T) {
 	stores(t)
 	for _, args := range [][]string{
-		{"ollama:llama3.2:1b"}, {"inspect", "ollama:llama3.2:1b"}, {"estimate", "hf:Qwen/Qwen3-0.6B"}, {"inspect", "lmstudio:llama-3.2-1b-instruct"},
-		{"estimate", "-hf", "qwen/qwen3-0.6b"}, {"quants", "hf:Qwen/Qwen3-0.6B@main", "--sizes-only", "--type", "Q4_K_M"},
+		{"ollama:llama3.2:1b"},
+		{"inspect", "ollama:llama3.2:1b"},
+		{"estimate", "hf:Qwen/Qwen3-0.6B"},
+		{"inspect", "lmstudio:llama-3.2-1b-instruct"},
+		{"estimate", "-hf", "qwen/qwen3-0.6b"},
+		{"quants", "hf:Qwen/Qwen3-0.6B@main", "--sizes-only", "--type", "Q4_K_M"},
 	} {
 		if len(args) == 1 || args[0] == "estimate" {
 			args = append(args, "--gpu", "24GiB", "--host-memory", "64GiB")

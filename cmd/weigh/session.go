@@ -76,9 +76,6 @@ func parseRequest(cmd *cobra.Command, r *request, args []string) (words []string
 	return fs.Args(), nil
 }
 
-// errHelp says that help was asked for and given.
-var errHelp = errors.New("help")
-
 // helpAsked prints the help where it is asked for.
 func helpAsked(cmd *cobra.Command, args []string) bool {
 	if i := slices.Index(args, "--"); i >= 0 {
@@ -201,7 +198,9 @@ func (s *session) chooseBackend() error {
 		return nil
 	case hw.CUDA, hw.ROCm, hw.Vulkan, hw.Metal, hw.SYCL:
 		for i := range s.machine.Devices {
-			s.machine.Devices[i].Backend = s.req.backend
+			d := &s.machine.Devices[i]
+			d.Backend = s.req.backend
+			d.Unified = d.Unified || d.Assumed && d.Backend == hw.Metal // every Mac that is sold
 		}
 		return nil
 	}
@@ -461,13 +460,10 @@ func (s *session) fits() bool {
 
 // backend names the devices' backend, or "cpu".
 func (s *session) backend() string {
-	for _, d := range s.options.Devices {
-		if d.Backend != "" {
-			return d.Backend
-		}
-		return hw.CUDA
+	if len(s.options.Devices) == 0 {
+		return "cpu"
 	}
-	return "cpu"
+	return cmp.Or(s.options.Devices[0].Backend, hw.CUDA)
 }
 
 func lower(t formats.DType) string { return strings.ToLower(t.String()) }

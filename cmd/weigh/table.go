@@ -336,8 +336,10 @@ func tableCSV(w io.Writer, d *comparison) error {
 			device += n
 		}
 		dec, pre := r.TPS["decode"], r.TPS["prefill"]
-		_ = c.Write([]string{r.Model, r.Hardware, strconv.Itoa(r.NCtx), r.TypeK, r.TypeV, r.Level, strconv.Itoa(r.Layers), strconv.Itoa(r.LayersAll), strconv.Itoa(r.NCPUMoE), strconv.Itoa(r.NCPUFFN),
-			strconv.FormatUint(device, 10), strconv.FormatUint(r.Host, 10), strconv.FormatBool(r.Fits), f(dec.Low), f(dec.Mid), f(dec.High), f(pre.Mid)})
+		_ = c.Write([]string{
+			r.Model, r.Hardware, strconv.Itoa(r.NCtx), r.TypeK, r.TypeV, r.Level, strconv.Itoa(r.Layers), strconv.Itoa(r.LayersAll), strconv.Itoa(r.NCPUMoE), strconv.Itoa(r.NCPUFFN),
+			strconv.FormatUint(device, 10), strconv.FormatUint(r.Host, 10), strconv.FormatBool(r.Fits), f(dec.Low), f(dec.Mid), f(dec.High), f(pre.Mid),
+		})
 	}
 	c.Flush()
 	return c.Error()

@@ -314,8 +314,10 @@ func (d *trainDocument) fit(m training.Model, r training.Recipe, mach hw.Machine
 func printTrain(w io.Writer, style render.Style, d *trainDocument) {
 	r := &d.Recipe
 	fmt.Fprintf(w, "%s  %s of %s parameters trained\n", style.Bold(render.Text(d.Model)), humanCount(d.Trainable), humanCount(d.Total))
-	facts := []string{r.Method, r.Precision, r.Optimizer, r.Sharding, "offload " + r.Offload, plural(r.GPUs, "GPU"),
-		"batch " + strconv.Itoa(r.Batch), "sequence " + strconv.Itoa(r.Sequence)}
+	facts := []string{
+		r.Method, r.Precision, r.Optimizer, r.Sharding, "offload " + r.Offload, plural(r.GPUs, "GPU"),
+		"batch " + strconv.Itoa(r.Batch), "sequence " + strconv.Itoa(r.Sequence),
+	}
 	if r.Checkpointing {
 		facts = append(facts, "checkpointing")
 	}

@@ -41,8 +41,10 @@ type job struct {
 
 // newJob asks about the model in path with our options.
 func newJob(path string, ft FileType, opt Options) job {
-	j := job{In: path, FileType: ft, Pure: opt.Pure, LeaveOutput: opt.LeaveOutput, KeepSplit: opt.KeepSplit,
-		Output: (*uint32)(opt.Output), TokenEmbedding: (*uint32)(opt.TokenEmbedding)}
+	j := job{
+		In: path, FileType: ft, Pure: opt.Pure, LeaveOutput: opt.LeaveOutput, KeepSplit: opt.KeepSplit,
+		Output: (*uint32)(opt.Output), TokenEmbedding: (*uint32)(opt.TokenEmbedding),
+	}
 	if m := opt.Imatrix; m != nil {
 		j.Imatrix, j.Chunks = &m.File, m.Chunks
 		if m.Dataset != "" {
@@ -155,8 +157,10 @@ func draw(r *rand.Rand, shards, layers int) []*fixtures.GGUF {
 	}
 	add("output_norm.weight", 256)
 	for i := range layers {
-		for _, role := range []string{"attn_q", "attn_k", "attn_v", "attn_output", "attn_qkv", "attn_kv_b", "attn_norm", "attn_gate",
-			"ffn_gate", "ffn_up", "ffn_down", "ffn_gate_shexp", "ffn_down_shexp", "ssm_conv1d", "ffn_gate_inp", "ssm_in"} {
+		for _, role := range []string{
+			"attn_q", "attn_k", "attn_v", "attn_output", "attn_qkv", "attn_kv_b", "attn_norm", "attn_gate",
+			"ffn_gate", "ffn_up", "ffn_down", "ffn_gate_shexp", "ffn_down_shexp", "ssm_conv1d", "ffn_gate_inp", "ssm_in",
+		} {
 			if r.IntN(3) > 0 {
 				add(fmt.Sprintf("blk.%d.%s.weight", i, role), columns(), pick[uint64](r, 1, 2, 3))
 			}
@@ -204,8 +208,10 @@ func write(t *testing.T, dir string, files []*fixtures.GGUF) (string, Model) {
 			first = path
 			arch, _ := g.Lookup("general.architecture")
 			m.Arch = arch.(string)
-			for key, field := range map[string]*int{"block_count": &m.Layers, "attention.head_count": &m.HeadCount,
-				"attention.head_count_kv": &m.HeadCountKV, "expert_count": &m.ExpertCount} {
+			for key, field := range map[string]*int{
+				"block_count": &m.Layers, "attention.head_count": &m.HeadCount,
+				"attention.head_count_kv": &m.HeadCountKV, "expert_count": &m.ExpertCount,
+			} {
 				if v, ok := g.Lookup(m.Arch + "." + key); ok {
 					*field = int(v.(int64))
 				}

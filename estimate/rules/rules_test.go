@@ -188,10 +188,14 @@ func TestLayers(t *testing.T) {
 		want int
 	}{
 		"a card of 24 GiB holds all and more": {Run{Context: 4096, Ubatch: 512, GPUMemory: 24 << 30}, 35},
-		"a card of 6 GiB, by file and cache": {Run{Context: 4096, Ubatch: 512, GPUMemory: 6 << 30},
-			25}, // 32 × (6 GiB − 1.5 GiB − 32·4·128·4096·4·1.5) ÷ (4912898304 + 32·8·128·4096·4·1.1) = 25.75
-		"a card of 6 GiB, half of it taken": {Run{Context: 2048, Ubatch: 512, GPUMemory: 6 << 30, GPUUsed: 3 << 30},
-			15}, // 32 × (6 GiB − 3.5 GiB − 32·4·128·2048·4·1.5) ÷ (4912898304 + 32·8·128·2048·4·1.1) = 15.25
+		"a card of 6 GiB, by file and cache": {
+			Run{Context: 4096, Ubatch: 512, GPUMemory: 6 << 30},
+			25,
+		}, // 32 × (6 GiB − 1.5 GiB − 32·4·128·4096·4·1.5) ÷ (4912898304 + 32·8·128·4096·4·1.1) = 25.75
+		"a card of 6 GiB, half of it taken": {
+			Run{Context: 2048, Ubatch: 512, GPUMemory: 6 << 30, GPUUsed: 3 << 30},
+			15,
+		}, // 32 × (6 GiB − 3.5 GiB − 32·4·128·2048·4·1.5) ÷ (4912898304 + 32·8·128·2048·4·1.1) = 15.25
 		"a card that is full": {Run{Context: 4096, Ubatch: 512, GPUMemory: 6 << 30, GPUUsed: 7 << 30}, 0},
 	}
 	for name, tt := range tests {
@@ -256,8 +260,10 @@ func TestEveryRuleExplainsItself(t *testing.T) {
 }
 
 func TestNoModelOverflows(t *testing.T) {
-	huge := Model{Parameters: math.MaxUint64, Bits: 32, WeightBytes: math.MaxUint64, Hidden: math.MaxInt, FF: math.MaxInt, Layers: math.MaxInt,
-		Heads: 1, HeadsKV: math.MaxInt, HeadDim: math.MaxInt, Vocab: math.MaxInt, LargestLayer: math.MaxUint64}
+	huge := Model{
+		Parameters: math.MaxUint64, Bits: 32, WeightBytes: math.MaxUint64, Hidden: math.MaxInt, FF: math.MaxInt, Layers: math.MaxInt,
+		Heads: 1, HeadsKV: math.MaxInt, HeadDim: math.MaxInt, Vocab: math.MaxInt, LargestLayer: math.MaxUint64,
+	}
 	for _, r := range All {
 		if n, ok := r.Bytes(huge, Run{Context: math.MaxInt, Batch: math.MaxInt, CacheBits: 16}); ok && n < 1<<60 {
 			t.Errorf("%s: %d bytes", r.Name, n)

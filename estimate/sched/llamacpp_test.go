@@ -95,8 +95,10 @@ func opByName(t testing.TB, name string) (graph.Op, uint8) {
 	if strings.Contains(name, "GLU") {
 		return graph.OpGLU, 0
 	}
-	unary := []string{"ABS", "SGN", "NEG", "STEP", "TANH", "ELU", "RELU", "SIGMOID", "GELU", "GELU_QUICK", "SILU",
-		"HARDSWISH", "HARDSIGMOID", "EXP", "EXPM1", "SOFTPLUS", "GELU_ERF", "XIELU", "FLOOR", "CEIL", "ROUND", "TRUNC"}
+	unary := []string{
+		"ABS", "SGN", "NEG", "STEP", "TANH", "ELU", "RELU", "SIGMOID", "GELU", "GELU_QUICK", "SILU",
+		"HARDSWISH", "HARDSIGMOID", "EXP", "EXPM1", "SOFTPLUS", "GELU_ERF", "XIELU", "FLOOR", "CEIL", "ROUND", "TRUNC",
+	}
 	if i := slices.Index(unary, name); i >= 0 {
 		return graph.OpUnary, uint8(i)
 	}

@@ -61,8 +61,10 @@ type reordering struct {
 //
 // Source: ggml/src/ggml-vulkan/ggml-vulkan.cpp@v0.5.0, ggml_vk_graph_optimize.
 func vulkanOptimize(s *Section) {
-	r := &reordering{s: s, nodes: s.Nodes, used: make([]bool, len(s.Nodes)), done: make(map[*graph.Tensor]bool, len(s.Nodes)),
-		order: make([]*graph.Tensor, 0, len(s.Nodes))}
+	r := &reordering{
+		s: s, nodes: s.Nodes, used: make([]bool, len(s.Nodes)), done: make(map[*graph.Tensor]bool, len(s.Nodes)),
+		order: make([]*graph.Tensor, 0, len(s.Nodes)),
+	}
 	for r.first < len(r.nodes) {
 		if r.keepRun() {
 			continue

@@ -20,23 +20,32 @@ func TestSYCLAttention(t *testing.T) {
 		size uint64
 	}{
 		"oneDNN reads keys in 16 bits in place, not queries": {
-			SYCLOptions{}, attend(128, 128, 32, 8, 512, 4096, formats.F16), true, out + dense + 128 + dense},
+			SYCLOptions{}, attend(128, 128, 32, 8, 512, 4096, formats.F16), true, out + dense + 128 + dense,
+		},
 		"oneDNN reads other keys in 16 bits": {
-			SYCLOptions{}, attend(128, 128, 32, 8, 512, 4096, formats.Q8_0), true, out + dense + 2*keys + 128 + dense},
+			SYCLOptions{}, attend(128, 128, 32, 8, 512, 4096, formats.Q8_0), true, out + dense + 2*keys + 128 + dense,
+		},
 		"no oneDNN for keys in BF16": {
-			SYCLOptions{}, attend(128, 128, 32, 8, 512, 4096, formats.BF16), true, out + 2*keys},
+			SYCLOptions{}, attend(128, 128, 32, 8, 512, 4096, formats.BF16), true, out + 2*keys,
+		},
 		"without oneDNN nothing is copied in 16 bits": {
-			SYCLOptions{NoDNN: true}, attend(128, 128, 32, 8, 512, 4096, formats.F16), true, out},
+			SYCLOptions{NoDNN: true}, attend(128, 128, 32, 8, 512, 4096, formats.F16), true, out,
+		},
 		"Alchemist runs heads of 64 without oneDNN": {
-			SYCLOptions{Alchemist: true}, attend(64, 64, 64, 8, 512, 4096, formats.F16), true, out},
+			SYCLOptions{Alchemist: true}, attend(64, 64, 64, 8, 512, 4096, formats.F16), true, out,
+		},
 		"Alchemist runs other heads with it": {
-			SYCLOptions{Alchemist: true}, attend(128, 128, 32, 8, 512, 4096, formats.F16), true, out + dense + 128 + dense},
+			SYCLOptions{Alchemist: true}, attend(128, 128, 32, 8, 512, 4096, formats.F16), true, out + dense + 128 + dense,
+		},
 		"heads of 48 run for a prompt": {
-			SYCLOptions{}, attend(48, 48, 32, 8, 512, 4096, formats.F16), true, (out+2*dense)*48/128 + 128},
+			SYCLOptions{}, attend(48, 48, 32, 8, 512, 4096, formats.F16), true, (out+2*dense)*48/128 + 128,
+		},
 		"heads of 48 do not for a token": {
-			SYCLOptions{}, attend(48, 48, 32, 8, 1, 4096, formats.F16), false, 48*32*4 + 2*48*32*2 + 128},
+			SYCLOptions{}, attend(48, 48, 32, 8, 1, 4096, formats.F16), false, 48*32*4 + 2*48*32*2 + 128,
+		},
 		"latent attention has a padded cache": {
-			SYCLOptions{}, attend(576, 512, 16, 1, 1, 4000, formats.F16), false, 512 * 16 * 4},
+			SYCLOptions{}, attend(576, 512, 16, 1, 1, 4000, formats.F16), false, 512 * 16 * 4,
+		},
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {

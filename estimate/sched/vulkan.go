@@ -30,15 +30,19 @@ type VulkanLimits struct {
 
 // Lavapipe returns the limits of Mesa's software device (llvmpipe).
 func Lavapipe() VulkanLimits {
-	return VulkanLimits{OffsetAlign: 16, MapAlign: 64, MaxRange: 128 << 20, MaxBuffer: 1<<32 - 1, MaxAllocation: 1 << 31,
-		SharedMemory: 32 << 10, MaxWorkgroup: 1024, SubgroupSize: 8, MemoryModel: true, Addresses: true, Shuffle: true, FullSubgroups: true}
+	return VulkanLimits{
+		OffsetAlign: 16, MapAlign: 64, MaxRange: 128 << 20, MaxBuffer: 1<<32 - 1, MaxAllocation: 1 << 31,
+		SharedMemory: 32 << 10, MaxWorkgroup: 1024, SubgroupSize: 8, MemoryModel: true, Addresses: true, Shuffle: true, FullSubgroups: true,
+	}
 }
 
 // DiscreteVulkan returns limits that hold for the drivers of current discrete
 // GPUs: the largest alignment and smallest sizes among them.
 func DiscreteVulkan() VulkanLimits {
-	return VulkanLimits{OffsetAlign: 64, MapAlign: 64, MaxRange: 1<<32 - 1, MaxBuffer: 1<<32 - 1, MaxAllocation: 1<<32 - 1<<21,
-		SharedMemory: 48 << 10, MaxWorkgroup: 1024, SubgroupSize: 32, MemoryModel: true, Addresses: true, Shuffle: true, FullSubgroups: true}
+	return VulkanLimits{
+		OffsetAlign: 64, MapAlign: 64, MaxRange: 1<<32 - 1, MaxBuffer: 1<<32 - 1, MaxAllocation: 1<<32 - 1<<21,
+		SharedMemory: 48 << 10, MaxWorkgroup: 1024, SubgroupSize: 32, MemoryModel: true, Addresses: true, Shuffle: true, FullSubgroups: true,
+	}
 }
 
 // Vulkan returns the rules of the i-th Vulkan device. All devices of a machine

@@ -292,8 +292,10 @@ func (b *builder) frozenWeights(sharded, offloaded bool) {
 		fmt.Sprintf("%d parameters × 2 B", rest), "bitsandbytes: only linear layers are packed")
 	b.place(Weights, "their cast to 32 bits", mul(2, rest), sharded, offloaded,
 		fmt.Sprintf("%d parameters × 2 B more", rest), "peft prepare_model_for_kbit_training")
-	b.term(Term{Kind: Overhead, Name: "one matrix dequantized", Bytes: mul(2, largest),
-		Formula: fmt.Sprintf("%d elements × 2 B", largest), Source: "bitsandbytes autograd MatMul4Bit"})
+	b.term(Term{
+		Kind: Overhead, Name: "one matrix dequantized", Bytes: mul(2, largest),
+		Formula: fmt.Sprintf("%d elements × 2 B", largest), Source: "bitsandbytes autograd MatMul4Bit",
+	})
 }
 
 // gradients are reduced in place and stay on the GPU until they move to the
@@ -443,15 +445,21 @@ func (b *builder) activations() {
 	}
 	t, layers := b.tokens(), uint64(len(b.m.Layers))
 	if !b.r.Checkpointing {
-		b.term(Term{Kind: Activations, Name: "activations of all layers", Bytes: all,
-			Formula: fmt.Sprintf("%d tokens × %d layers × %d B at most", t, layers, largest/max(t, 1)), Source: sourceActivations})
+		b.term(Term{
+			Kind: Activations, Name: "activations of all layers", Bytes: all,
+			Formula: fmt.Sprintf("%d tokens × %d layers × %d B at most", t, layers, largest/max(t, 1)), Source: sourceActivations,
+		})
 		return
 	}
 	w := b.compute()
-	b.term(Term{Kind: Activations, Name: "inputs of all layers", Bytes: mul(w, t, uint64(b.m.Hidden), layers),
-		Formula: fmt.Sprintf("%d tokens × %d layers × %d × %d B", t, layers, b.m.Hidden, w), Source: "arXiv 2205.05198 §5 (full recomputation)"})
-	b.term(Term{Kind: Activations, Name: "one layer computed again", Bytes: largest,
-		Formula: fmt.Sprintf("%d tokens × %d B", t, largest/max(t, 1)), Source: sourceActivations})
+	b.term(Term{
+		Kind: Activations, Name: "inputs of all layers", Bytes: mul(w, t, uint64(b.m.Hidden), layers),
+		Formula: fmt.Sprintf("%d tokens × %d layers × %d × %d B", t, layers, b.m.Hidden, w), Source: "arXiv 2205.05198 §5 (full recomputation)",
+	})
+	b.term(Term{
+		Kind: Activations, Name: "one layer computed again", Bytes: largest,
+		Formula: fmt.Sprintf("%d tokens × %d B", t, largest/max(t, 1)), Source: sourceActivations,
+	})
 }
 
 // logits adds the output's logits, their 32-bit copy, its softmax and gradient.
@@ -467,8 +475,10 @@ func (b *builder) logits() {
 		t = 1 << bits.Len64(chunk-1)
 		source = "Liger-Kernel fused_linear_cross_entropy: one chunk of the logits"
 	}
-	b.term(Term{Kind: Logits, Name: "logits and their gradient", Bytes: mul(12, t, v),
-		Formula: fmt.Sprintf("%d tokens × %d × 12 B", t, v), Source: source})
+	b.term(Term{
+		Kind: Logits, Name: "logits and their gradient", Bytes: mul(12, t, v),
+		Formula: fmt.Sprintf("%d tokens × %d × 12 B", t, v), Source: source,
+	})
 }
 
 // The buckets and limits that frameworks work with by default.
@@ -487,13 +497,17 @@ const (
 func (b *builder) overhead() {
 	b.communication()
 	if b.r.Offload != NoOffload && b.r.deepSpeed() {
-		b.term(Term{Kind: Overhead, Name: "host buffers", Bytes: b.e.PerNode() / 2, Host: true,
-			Formula: "half of what is offloaded", Source: "DeepSpeed estimate_zero3_model_states_mem_needs: additional_buffer_factor 1.5"})
+		b.term(Term{
+			Kind: Overhead, Name: "host buffers", Bytes: b.e.PerNode() / 2, Host: true,
+			Formula: "half of what is offloaded", Source: "DeepSpeed estimate_zero3_model_states_mem_needs: additional_buffer_factor 1.5",
+		})
 	}
 	rest := b.e.PerGPU()
 	b.e.OverheadLow = add(b.e.PerGPU(Overhead), add(contextLow, rest/fragmentDivLow))
-	b.term(Term{Kind: Overhead, Name: "context, NCCL and fragmentation", Bytes: add(contextHigh, rest/fragmentDivHigh),
-		Formula: "1.5 GB and 10% of the rest, the upper end of 0.5 to 1.5 GB and 5 to 10%", Source: "observed; modelled"})
+	b.term(Term{
+		Kind: Overhead, Name: "context, NCCL and fragmentation", Bytes: add(contextHigh, rest/fragmentDivHigh),
+		Formula: "1.5 GB and 10% of the rest, the upper end of 0.5 to 1.5 GB and 5 to 10%", Source: "observed; modelled",
+	})
 }
 
 // communication adds what moves between GPUs, or between a GPU and the host.
@@ -503,19 +517,27 @@ func (b *builder) communication() {
 	switch {
 	case b.r.deepSpeed():
 		elements := min(bucketElements, n)
-		b.term(Term{Kind: Overhead, Name: "communication bucket", Bytes: mul(elements, width),
-			Formula: fmt.Sprintf("%d elements × %d B", elements, width), Source: "DeepSpeed reduce_bucket_size"})
+		b.term(Term{
+			Kind: Overhead, Name: "communication bucket", Bytes: mul(elements, width),
+			Formula: fmt.Sprintf("%d elements × %d B", elements, width), Source: "DeepSpeed reduce_bucket_size",
+		})
 		if b.r.Sharding == ZeRO3 {
 			live := min(liveParameters, b.modelSize)
-			b.term(Term{Kind: Overhead, Name: "gathered weights", Bytes: mul(live, b.gathered()),
-				Formula: fmt.Sprintf("%d parameters × %d B", live, b.gathered()), Source: "DeepSpeed stage3_max_live_parameters"})
+			b.term(Term{
+				Kind: Overhead, Name: "gathered weights", Bytes: mul(live, b.gathered()),
+				Formula: fmt.Sprintf("%d parameters × %d B", live, b.gathered()), Source: "DeepSpeed stage3_max_live_parameters",
+			})
 		}
 	case b.r.shardsWeights():
-		b.term(Term{Kind: Overhead, Name: "two gathered units and a unit's gradients", Bytes: mul(b.units, add(mul(2, b.gathered()), b.unitGradient())),
-			Formula: fmt.Sprintf("%d parameters × (2 × %d B + %d B)", b.units, b.gathered(), b.unitGradient()), Source: "torch FSDP: the largest unit, and the next prefetched"})
+		b.term(Term{
+			Kind: Overhead, Name: "two gathered units and a unit's gradients", Bytes: mul(b.units, add(mul(2, b.gathered()), b.unitGradient())),
+			Formula: fmt.Sprintf("%d parameters × (2 × %d B + %d B)", b.units, b.gathered(), b.unitGradient()), Source: "torch FSDP: the largest unit, and the next prefetched",
+		})
 	case b.r.GPUs > 1 && b.r.Sharding == DDP:
-		b.term(Term{Kind: Overhead, Name: "gradient buckets", Bytes: mul(n, b.width.gradient),
-			Formula: fmt.Sprintf("%d parameters × %d B", n, b.width.gradient), Source: "torch DDP Reducer (gradient_as_bucket_view=False)"})
+		b.term(Term{
+			Kind: Overhead, Name: "gradient buckets", Bytes: mul(n, b.width.gradient),
+			Formula: fmt.Sprintf("%d parameters × %d B", n, b.width.gradient), Source: "torch DDP Reducer (gradient_as_bucket_view=False)",
+		})
 	}
 }
 

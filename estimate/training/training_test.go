@@ -14,10 +14,15 @@ func llama8B() Model {
 	}}
 	for i := range 32 {
 		for _, t := range []Tensor{
-			{"attn_norm.weight", []uint64{4096}}, {"ffn_norm.weight", []uint64{4096}},
-			{"attn_q.weight", []uint64{4096, 4096}}, {"attn_k.weight", []uint64{4096, 1024}},
-			{"attn_v.weight", []uint64{4096, 1024}}, {"attn_output.weight", []uint64{4096, 4096}},
-			{"ffn_gate.weight", []uint64{4096, 14336}}, {"ffn_up.weight", []uint64{4096, 14336}}, {"ffn_down.weight", []uint64{14336, 4096}},
+			{"attn_norm.weight", []uint64{4096}},
+			{"ffn_norm.weight", []uint64{4096}},
+			{"attn_q.weight", []uint64{4096, 4096}},
+			{"attn_k.weight", []uint64{4096, 1024}},
+			{"attn_v.weight", []uint64{4096, 1024}},
+			{"attn_output.weight", []uint64{4096, 4096}},
+			{"ffn_gate.weight", []uint64{4096, 14336}},
+			{"ffn_up.weight", []uint64{4096, 14336}},
+			{"ffn_down.weight", []uint64{14336, 4096}},
 		} {
 			m.Tensors = append(m.Tensors, Tensor{fmt.Sprintf("blk.%d.%s", i, t.Name), t.Shape})
 		}
@@ -331,8 +336,15 @@ func TestMonotone(t *testing.T) {
 
 func TestEveryTermSaysHowAndWhence(t *testing.T) {
 	m := llama8B()
-	for _, r := range []Recipe{{}, {Precision: Autocast, GPUs: 8}, {Method: QLoRA, Optimizer: AdamW8bit, Checkpointing: true, Sharding: FSDP, GPUs: 2},
-		{Sharding: ZeRO3, Offload: OffloadAll, GPUs: 8}, {Optimizer: Muon}, {Optimizer: Adafactor}, {Optimizer: Lion8bit, Fused: true}} {
+	for _, r := range []Recipe{
+		{},
+		{Precision: Autocast, GPUs: 8},
+		{Method: QLoRA, Optimizer: AdamW8bit, Checkpointing: true, Sharding: FSDP, GPUs: 2},
+		{Sharding: ZeRO3, Offload: OffloadAll, GPUs: 8},
+		{Optimizer: Muon},
+		{Optimizer: Adafactor},
+		{Optimizer: Lion8bit, Fused: true},
+	} {
 		e := estimate(t, m, r)
 		var sum uint64
 		for _, term := range e.Terms {

@@ -297,17 +297,21 @@ func stages(layers, pp int) []int {
 // weights returns the bytes of the fullest GPU.
 func (m *Model) weights(o *Options) Term {
 	n := m.fullest(o, padRows)
-	return Term{"weights", n, n,
+	return Term{
+		"weights", n, n,
 		fmt.Sprintf("sharded ÷ %d, norms, routers and latent down-projections whole", o.TensorParallel),
-		"vllm/model_executor/layers/{linear,vocab_parallel_embedding,fused_moe/layer}.py"}
+		"vllm/model_executor/layers/{linear,vocab_parallel_embedding,fused_moe/layer}.py",
+	}
 }
 
 // padding returns what MXFP4 experts take more where both their widths are
 // padded.
 func (m *Model) padding(o *Options) Term {
 	n := m.fullest(o, padBoth) - m.fullest(o, padRows)
-	return Term{"MXFP4 padding", 0, n, "both widths padded to 256, on Blackwell and ROCm",
-		"vllm/model_executor/layers/quantization/mxfp4.py, create_weights"}
+	return Term{
+		"MXFP4 padding", 0, n, "both widths padded to 256, on Blackwell and ROCm",
+		"vllm/model_executor/layers/quantization/mxfp4.py, create_weights",
+	}
 }
 
 func (m *Model) fullest(o *Options, pad func(*Tensor) uint64) (most uint64) {
@@ -440,8 +444,10 @@ func padDimension(t *Tensor, bytes uint64, i int) uint64 {
 // rotary returns the table of cosines and sines, one on every GPU.
 func (m *Model) rotary() Term {
 	n := mul(uint64(max(m.ContextLength, 0)), uint64(max(m.RotaryDim, 0)), 2)
-	return Term{"rotary table", n, n, fmt.Sprintf("%d positions × %d × 2 B", m.ContextLength, m.RotaryDim),
-		"vllm/model_executor/layers/rotary_embedding/base.py, cos_sin_cache"}
+	return Term{
+		"rotary table", n, n, fmt.Sprintf("%d positions × %d × 2 B", m.ContextLength, m.RotaryDim),
+		"vllm/model_executor/layers/rotary_embedding/base.py, cos_sin_cache",
+	}
 }
 
 // Bytes per sequence and word of the vocabulary that the dummy sampler run at
@@ -454,9 +460,11 @@ const samplerLow, samplerHigh = 7, 40
 func (m *Model) activations(o *Options) Term {
 	logits := mul(uint64(o.MaxNumSeqs), uint64(m.Vocab))
 	layer := mul(uint64(o.MaxBatchedTokens), 2, add(mul(3, uint64(m.Hidden)), mul(3, ceil(uint64(m.FF), uint64(o.TensorParallel)))))
-	return Term{"activations", max(mul(samplerLow, logits), layer), max(mul(samplerHigh, logits), mul(2, layer)),
+	return Term{
+		"activations", max(mul(samplerLow, logits), layer), max(mul(samplerHigh, logits), mul(2, layer)),
 		fmt.Sprintf("%d to %d B × %d sequences × %d words, or the widest layer of %d tokens", samplerLow, samplerHigh, o.MaxNumSeqs, m.Vocab, o.MaxBatchedTokens),
-		"vllm/v1/worker/gpu_model_runner.py, profile_run; measured on 8 models"}
+		"vllm/v1/worker/gpu_model_runner.py, profile_run; measured on 8 models",
+	}
 }
 
 // graphs returns what CUDA graphs take, which profiling may not see.

@@ -13,7 +13,7 @@ import (
 type shape struct {
 	layers, hidden, ff, heads, kv, dim, vocab, context, experts int
 	linear                                                      float64 // bytes per element of linear layers
-	tied, norms, biases                                         bool
+	tied, norms                                                 bool
 	vision                                                      int // parameters beside the language model
 	window                                                      int // of every other layer, the first included
 }
@@ -429,8 +429,10 @@ func FuzzNew(f *testing.F) {
 	kinds := []LayerKind{FullAttention, SlidingAttention, ChunkedAttention, LatentAttention, Recurrent, Stateless}
 	f.Fuzz(func(t *testing.T, name string, x, y, n uint64, kind, kv, dim, tp, pp int) {
 		l := Layer{Kind: kinds[uint(kind)%6], HeadsKV: kv, KeyDim: dim, ValueDim: dim, Window: dim, StateBytes: n}
-		m := Model{Heads: 16, FF: 16, Hidden: dim, Vocab: dim, ContextLength: dim, Layers: []Layer{l, l, {}},
-			Tensors: []Tensor{{Name: name, Type: formats.MXFP4, Shape: []uint64{x, y, 2}, Bytes: n}}}
+		m := Model{
+			Heads: 16, FF: 16, Hidden: dim, Vocab: dim, ContextLength: dim, Layers: []Layer{l, l, {}},
+			Tensors: []Tensor{{Name: name, Type: formats.MXFP4, Shape: []uint64{x, y, 2}, Bytes: n}},
+		}
 		e, err := New(m, h100(), Options{TensorParallel: tp, PipelineParallel: pp})
 		if err != nil {
 			return

@@ -51,8 +51,10 @@ func (f *File) Array(key string) (*ArrayReader, error) {
 		return nil, &formats.Error{Format: "gguf", Offset: -1, Field: printable(key), Err: errors.New("no such key")}
 	}
 	if kv.Type != Array {
-		return nil, &formats.Error{Format: "gguf", Offset: kv.ValueOffset, Field: printable(key),
-			Err: fmt.Errorf("is %v, want an array", kv.Type)}
+		return nil, &formats.Error{
+			Format: "gguf", Offset: kv.ValueOffset, Field: printable(key),
+			Err: fmt.Errorf("is %v, want an array", kv.Type),
+		}
 	}
 	return &ArrayReader{kv.Elem, kv.Count, f, kv}, nil
 }
@@ -62,8 +64,10 @@ func (f *File) Array(key string) (*ArrayReader, error) {
 // from the first one.
 func (a *ArrayReader) At(i uint64) (any, error) {
 	if i >= a.Count {
-		return nil, &formats.Error{Format: "gguf", Offset: a.kv.ValueOffset, Field: printable(a.kv.Key),
-			Err: fmt.Errorf("no element %d of %d", i, a.Count)}
+		return nil, &formats.Error{
+			Format: "gguf", Offset: a.kv.ValueOffset, Field: printable(a.kv.Key),
+			Err: fmt.Errorf("no element %d of %d", i, a.Count),
+		}
 	}
 	for v, err := range a.from(i) {
 		return v, err

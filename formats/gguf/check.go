@@ -107,8 +107,10 @@ func (p *parser) add(s string, code string, err *formats.Error) {
 	switch n := len(p.problems); {
 	case !p.all || n > maxProblems:
 	case n == maxProblems:
-		p.problems = append(p.problems, formats.Problem{Severity: formats.SeverityError, Code: "too-many-problems", Field: err.Field, Offset: err.Offset,
-			Message: fmt.Sprintf("%d problems are listed; there are more", maxProblems)})
+		p.problems = append(p.problems, formats.Problem{
+			Severity: formats.SeverityError, Code: "too-many-problems", Field: err.Field, Offset: err.Offset,
+			Message: fmt.Sprintf("%d problems are listed; there are more", maxProblems),
+		})
 	default:
 		p.problems = append(p.problems, formats.Problem{Severity: s, Code: code, Field: err.Field, Offset: err.Offset, Message: err.Err.Error()})
 	}

@@ -421,8 +421,10 @@ func TestCheckFindsEveryFault(t *testing.T) {
 			t.Errorf("control character in %+v", p)
 		}
 	}
-	want := []string{"warning odd-bool", "error empty-key", "error duplicate-tensor", "warning empty-tensor", "error bad-shape",
-		"error tensor-gap", "error tensor-overlap"}
+	want := []string{
+		"warning odd-bool", "error empty-key", "error duplicate-tensor", "warning empty-tensor", "error bad-shape",
+		"error tensor-gap", "error tensor-overlap",
+	}
 	if !reflect.DeepEqual(codes, want) {
 		t.Errorf("Check() = %v, want %v", codes, want)
 	}

@@ -208,8 +208,10 @@ func kimiLinear(b *Builder) {
 	rs, attn := b.inpKDA()
 	outIDs := b.InpOutIDs()
 	gate := b.lowRank("ssm_g_a.weight", "ssm_g_b.weight")
-	linear := kda{decay: b.lowRank("ssm_f_a.weight", "ssm_f_b.weight"), flat: true,
-		gate: func(cur *graph.Tensor, il int) *graph.Tensor { return gate(b.bySeqAndBack(cur), il) }}
+	linear := kda{
+		decay: b.lowRank("ssm_f_a.weight", "ssm_f_b.weight"), flat: true,
+		gate: func(cur *graph.Tensor, il int) *graph.Tensor { return gate(b.bySeqAndBack(cur), il) },
+	}
 	mix := func(cur *graph.Tensor, il int) *graph.Tensor {
 		b.Expand(cur)
 		if b.IsRecr(il) {
@@ -235,8 +237,10 @@ func kimiK3(b *Builder) {
 	rs, attn := b.inpKDA()
 	outIDs := b.InpOutIDs()
 	gate := b.single("ssm_g.weight")
-	linear := kda{decay: b.lowRank("ssm_f_a.weight", "ssm_f_b.weight"), older: true,
-		gate: func(cur *graph.Tensor, il int) *graph.Tensor { return gate(b.bySeqAndBack(cur), il) }}
+	linear := kda{
+		decay: b.lowRank("ssm_f_a.weight", "ssm_f_b.weight"), older: true,
+		gate: func(cur *graph.Tensor, il int) *graph.Tensor { return gate(b.bySeqAndBack(cur), il) },
+	}
 	var bank *graph.Tensor // the streams so far, [NEmbd][blocks][tokens]
 	every := b.AttnResBlockSize
 	for il := range b.NLayer() {

@@ -123,7 +123,8 @@ func (g *Graph) ConvTranspose2DP0(a, b *Tensor, stride int) *Tensor {
 	t := g.node(OpConvTranspose2D, formats.F32, [4]int64{
 		g.spread(OpConvTranspose2D, b.Ne[0], a.Ne[0], stride),
 		g.spread(OpConvTranspose2D, b.Ne[1], a.Ne[1], stride),
-		a.Ne[2], b.Ne[3]})
+		a.Ne[2], b.Ne[3],
+	})
 	t.Src[0], t.Src[1] = a, b
 	t.Params[0] = int32(stride)
 	return t
@@ -183,7 +184,8 @@ func (g *Graph) Conv2DDWDirect(a, b *Tensor, s0, s1, p0, p1, d0, d1 int) *Tensor
 	t := g.node(OpConv2DDw, b.Type, [4]int64{
 		g.sliding(OpConv2DDw, b.Ne[0], a.Ne[0], s0, p0, d0),
 		g.sliding(OpConv2DDw, b.Ne[1], a.Ne[1], s1, p1, d1),
-		b.Ne[2], b.Ne[3]})
+		b.Ne[2], b.Ne[3],
+	})
 	if e, size := b.Type.Block(); b.Nb[0] > b.Nb[2] && b.Nb[1] > b.Nb[0] && b.Nb[2] == size {
 		g.must(OpConv2DDw, e == 1, "want single elements", a, b)
 		t.Nb[0] = uint64(t.Ne[2]) * size
@@ -202,7 +204,8 @@ func (g *Graph) Conv2DDirect(a, b *Tensor, s0, s1, p0, p1, d0, d1 int) *Tensor {
 	t := g.node(OpConv2D, b.Type, [4]int64{
 		g.sliding(OpConv2D, b.Ne[0], a.Ne[0], s0, p0, d0),
 		g.sliding(OpConv2D, b.Ne[1], a.Ne[1], s1, p1, d1),
-		a.Ne[3], b.Ne[3]})
+		a.Ne[3], b.Ne[3],
+	})
 	t.Src[0], t.Src[1] = a, b
 	t.Params = [6]int32{int32(s0), int32(s1), int32(p0), int32(p1), int32(d0), int32(d1)}
 	return t
@@ -230,7 +233,8 @@ func (g *Graph) Pool2D(a *Tensor, op, k0, k1, s0, s1 int, p0, p1 float32) *Tenso
 	t := g.node(OpPool2D, formats.F32, [4]int64{
 		g.pooled(OpPool2D, a.Ne[0], k0, s0, p0),
 		g.pooled(OpPool2D, a.Ne[1], k1, s1, p1),
-		a.Ne[2], a.Ne[3]})
+		a.Ne[2], a.Ne[3],
+	})
 	t.Src[0] = a
 	t.Params = [6]int32{int32(op), int32(k0), int32(k1), int32(s0), int32(s1)}
 	return t

@@ -44,7 +44,8 @@ func (g *Graph) PadExt(a *Tensor, lp0, rp0, lp1, rp1, lp2, rp2, lp3, rp3 int) *T
 	g.need(OpPad, a, a)
 	t := g.node(OpPad, a.Type, [4]int64{
 		g.padded(OpPad, a.Ne[0], lp0, rp0), g.padded(OpPad, a.Ne[1], lp1, rp1),
-		g.padded(OpPad, a.Ne[2], lp2, rp2), g.padded(OpPad, a.Ne[3], lp3, rp3)})
+		g.padded(OpPad, a.Ne[2], lp2, rp2), g.padded(OpPad, a.Ne[3], lp3, rp3),
+	})
 	t.Src[0] = a
 	t.Params = [6]int32{int32(lp0), int32(lp1), int32(lp2), int32(lp3)}
 	return t

@@ -62,7 +62,8 @@ func (g *Graph) linear(op Op, like, state *Tensor) *Tensor {
 	s, h, n := like.Ne[0], like.Ne[1], state.Ne[1]
 	g.must(op, state.Contiguous() && state.Elements() == product([4]int64{s, s, h, n}), "states do not fit inputs", like, state)
 	return g.node(op, formats.F32, [4]int64{
-		product([4]int64{s, h, 1, 1}), like.Ne[2] + max(0, product([4]int64{s, n, 1, 1})), 1, 1})
+		product([4]int64{s, h, 1, 1}), like.Ne[2] + max(0, product([4]int64{s, n, 1, 1})), 1, 1,
+	})
 }
 
 // perToken fails unless a is packed and has the first three dimensions of like.

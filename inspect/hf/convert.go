@@ -551,8 +551,10 @@ func layerOf(name string) int {
 // multimodal projector.
 //
 // Source: conversion/base.py@v0.5.0, TextModel.filter_tensors.
-var multimodalPrefix = []string{"mlp", "vit.", "vpm.", "siglip2.", "conformer.", "merger.", "resampler.", "sound_encoder.", "sound_projection.", "speech_embeddings."}
-var multimodalPart = []string{"visual.", "vision.", "audio.", "talker.", "vision_", "audio_", "token2wav.", "code2wav.", "projector.", "pre_mm_projector_norm", "image_newline", "view_seperator", "patch_embed", "patch_embedding", "patch_merger.", "patch_merge_mlp.", "model.connector."}
+var (
+	multimodalPrefix = []string{"mlp", "vit.", "vpm.", "siglip2.", "conformer.", "merger.", "resampler.", "sound_encoder.", "sound_projection.", "speech_embeddings."}
+	multimodalPart   = []string{"visual.", "vision.", "audio.", "talker.", "vision_", "audio_", "token2wav.", "code2wav.", "projector.", "pre_mm_projector_norm", "image_newline", "view_seperator", "patch_embed", "patch_embedding", "patch_merger.", "patch_merge_mlp.", "model.connector."}
+)
 
 // isMultimodal reports whether a tensor belongs to the projector's file.
 func isMultimodal(name string) bool {

@@ -228,8 +228,12 @@ func gather(path string) (*folder, error) {
 		to   *hfconfig.Object
 		name string
 	}{
-		{&f.config, "config.json"}, {&f.quantize, "quantize_config.json"}, {&f.quantize, "quant_config.json"}, {&f.modelopt, "hf_quant_config.json"},
-		{&f.adapter, "adapter_config.json"}, {&f.pipeline, "model_index.json"},
+		{&f.config, "config.json"},
+		{&f.quantize, "quantize_config.json"},
+		{&f.quantize, "quant_config.json"},
+		{&f.modelopt, "hf_quant_config.json"},
+		{&f.adapter, "adapter_config.json"},
+		{&f.pipeline, "model_index.json"},
 	} {
 		if f.alone {
 			break

@@ -50,47 +50,67 @@ func TestPackingsDecode(t *testing.T) {
 			"", []fixtures.SafeTensor{typed("m.weight", formats.BF16, outs, ins)}, matrix, "", 0, "",
 		},
 		"GPTQ of 4 bits": {
-			`{"quant_method":"gptq","bits":4,"group_size":128}`, []fixtures.SafeTensor{typed("m.qweight", formats.I32, ins/8, outs), typed("m.qzeros", formats.I32, ins/128, outs/8),
-				typed("m.scales", formats.F16, ins/128, outs), typed("m.g_idx", formats.I32, ins)}, matrix, "gptq", 4 + 20.0/128 + 32.0/outs, "",
+			`{"quant_method":"gptq","bits":4,"group_size":128}`, []fixtures.SafeTensor{
+				typed("m.qweight", formats.I32, ins/8, outs), typed("m.qzeros", formats.I32, ins/128, outs/8),
+				typed("m.scales", formats.F16, ins/128, outs), typed("m.g_idx", formats.I32, ins),
+			}, matrix, "gptq", 4 + 20.0/128 + 32.0/outs, "",
 		},
 		"GPTQ of 3 bits": {
-			`{"quant_method":"gptq","bits":3,"group_size":128}`, []fixtures.SafeTensor{typed("m.qweight", formats.I32, ins*3/32, outs), typed("m.qzeros", formats.I32, ins/128, outs*3/32),
-				typed("m.scales", formats.F16, ins/128, outs), typed("m.g_idx", formats.I32, ins)}, matrix, "gptq", 3 + 19.0/128 + 32.0/outs, "3 bits",
+			`{"quant_method":"gptq","bits":3,"group_size":128}`, []fixtures.SafeTensor{
+				typed("m.qweight", formats.I32, ins*3/32, outs), typed("m.qzeros", formats.I32, ins/128, outs*3/32),
+				typed("m.scales", formats.F16, ins/128, outs), typed("m.g_idx", formats.I32, ins),
+			}, matrix, "gptq", 3 + 19.0/128 + 32.0/outs, "3 bits",
 		},
 		"GPTQ without g_idx": {
-			`{"quant_method":"gptq","bits":8,"group_size":-1}`, []fixtures.SafeTensor{typed("m.qweight", formats.I32, ins/4, outs), typed("m.qzeros", formats.I32, 1, outs/4),
-				typed("m.scales", formats.F16, 1, outs)}, matrix, "gptq", 8 + 24.0/ins, "",
+			`{"quant_method":"gptq","bits":8,"group_size":-1}`, []fixtures.SafeTensor{
+				typed("m.qweight", formats.I32, ins/4, outs), typed("m.qzeros", formats.I32, 1, outs/4),
+				typed("m.scales", formats.F16, 1, outs),
+			}, matrix, "gptq", 8 + 24.0/ins, "",
 		},
 		"AWQ": {
-			`{"quant_method":"awq","bits":4,"group_size":128,"version":"gemm"}`, []fixtures.SafeTensor{typed("m.qweight", formats.I32, ins, outs/8), typed("m.qzeros", formats.I32, ins/128, outs/8),
-				typed("m.scales", formats.F16, ins/128, outs)}, matrix, "awq", 4 + 20.0/128, "awq",
+			`{"quant_method":"awq","bits":4,"group_size":128,"version":"gemm"}`, []fixtures.SafeTensor{
+				typed("m.qweight", formats.I32, ins, outs/8), typed("m.qzeros", formats.I32, ins/128, outs/8),
+				typed("m.scales", formats.F16, ins/128, outs),
+			}, matrix, "awq", 4 + 20.0/128, "awq",
 		},
 		"AWQ for vectors": {
-			`{"quant_method":"awq","bits":4,"group_size":128,"version":"gemv"}`, []fixtures.SafeTensor{typed("m.qweight", formats.I32, outs, ins/8), typed("m.qzeros", formats.I32, outs, 1),
-				typed("m.scales", formats.F16, outs, 8)}, matrix, "awq", 4 + 32.0/ins + 128.0/ins, "awq",
+			`{"quant_method":"awq","bits":4,"group_size":128,"version":"gemv"}`, []fixtures.SafeTensor{
+				typed("m.qweight", formats.I32, outs, ins/8), typed("m.qzeros", formats.I32, outs, 1),
+				typed("m.scales", formats.F16, outs, 8),
+			}, matrix, "awq", 4 + 32.0/ins + 128.0/ins, "awq",
 		},
 		"bitsandbytes NF4": {
-			`{"quant_method":"bitsandbytes","load_in_4bit":true,"bnb_4bit_quant_type":"nf4"}`, []fixtures.SafeTensor{typed("m.weight", formats.U8, matrix/2, 1), typed("m.weight.absmax", formats.F32, matrix/64),
-				typed("m.weight.quant_map", formats.F32, 16), with(typed("m.weight.quant_state.bitsandbytes__nf4", formats.U8, uint64(len(state))), state)}, matrix, "nf4", 4.5 + 8*float64(64+len(state))/matrix, "nf4",
+			`{"quant_method":"bitsandbytes","load_in_4bit":true,"bnb_4bit_quant_type":"nf4"}`, []fixtures.SafeTensor{
+				typed("m.weight", formats.U8, matrix/2, 1), typed("m.weight.absmax", formats.F32, matrix/64),
+				typed("m.weight.quant_map", formats.F32, 16), with(typed("m.weight.quant_state.bitsandbytes__nf4", formats.U8, uint64(len(state))), state),
+			}, matrix, "nf4", 4.5 + 8*float64(64+len(state))/matrix, "nf4",
 		},
 		"bitsandbytes NF4 with quantized scales in BF16 storage": {
-			`{"quant_method":"bitsandbytes","load_in_4bit":true}`, []fixtures.SafeTensor{typed("m.weight", formats.BF16, matrix/4, 1), typed("m.weight.absmax", formats.U8, matrix/64),
-				typed("m.weight.nested_absmax", formats.F32, matrix/64/256), typed("m.weight.nested_quant_map", formats.F32, 256), typed("m.weight.quant_map", formats.F32, 16)}, matrix, "nf4", 4 + 8.0/64 + 32.0/(64*256) + 8*float64(1024+64)/matrix, "nf4",
+			`{"quant_method":"bitsandbytes","load_in_4bit":true}`, []fixtures.SafeTensor{
+				typed("m.weight", formats.BF16, matrix/4, 1), typed("m.weight.absmax", formats.U8, matrix/64),
+				typed("m.weight.nested_absmax", formats.F32, matrix/64/256), typed("m.weight.nested_quant_map", formats.F32, 256), typed("m.weight.quant_map", formats.F32, 16),
+			}, matrix, "nf4", 4 + 8.0/64 + 32.0/(64*256) + 8*float64(1024+64)/matrix, "nf4",
 		},
 		"bitsandbytes int8": {
 			`{"quant_method":"bitsandbytes","load_in_8bit":true}`, []fixtures.SafeTensor{typed("m.weight", formats.I8, outs, ins), typed("m.SCB", formats.F32, outs), typed("m.weight_format", formats.U8)}, matrix, "int8", 8 + 32.0/ins + 8.0/matrix, "int8",
 		},
 		"compressed-tensors of 4 bits": {
-			`{"quant_method":"compressed-tensors","format":"pack-quantized","config_groups":{"group_0":{"weights":{"num_bits":4,"group_size":128}}}}`, []fixtures.SafeTensor{typed("m.weight_packed", formats.I32, outs, ins/8),
-				typed("m.weight_scale", formats.BF16, outs, ins/128), with(typed("m.weight_shape", formats.I32, 2), le32(outs, ins))}, matrix, "pack-quantized", 4 + 16.0/128 + 64.0/matrix, "",
+			`{"quant_method":"compressed-tensors","format":"pack-quantized","config_groups":{"group_0":{"weights":{"num_bits":4,"group_size":128}}}}`, []fixtures.SafeTensor{
+				typed("m.weight_packed", formats.I32, outs, ins/8),
+				typed("m.weight_scale", formats.BF16, outs, ins/128), with(typed("m.weight_shape", formats.I32, 2), le32(outs, ins)),
+			}, matrix, "pack-quantized", 4 + 16.0/128 + 64.0/matrix, "",
 		},
 		"compressed-tensors of 3 bits with zero points": {
-			`{"quant_method":"compressed-tensors","format":"pack-quantized","config_groups":{"group_0":{"weights":{"num_bits":3,"group_size":128}}}}`, []fixtures.SafeTensor{typed("m.weight_packed", formats.I32, outs, (ins*3+31)/32),
-				typed("m.weight_scale", formats.BF16, outs, ins/128), typed("m.weight_zero_point", formats.I32, outs*3/32, ins/128)}, matrix, "pack-quantized", 3 + 16.0/128 + 3.0/128, "",
+			`{"quant_method":"compressed-tensors","format":"pack-quantized","config_groups":{"group_0":{"weights":{"num_bits":3,"group_size":128}}}}`, []fixtures.SafeTensor{
+				typed("m.weight_packed", formats.I32, outs, (ins*3+31)/32),
+				typed("m.weight_scale", formats.BF16, outs, ins/128), typed("m.weight_zero_point", formats.I32, outs*3/32, ins/128),
+			}, matrix, "pack-quantized", 3 + 16.0/128 + 3.0/128, "",
 		},
 		"compressed-tensors whose shape lies": {
-			`{"quant_method":"compressed-tensors","format":"pack-quantized","config_groups":{"group_0":{"weights":{"num_bits":4,"group_size":128}}}}`, []fixtures.SafeTensor{typed("m.weight_packed", formats.I32, outs, ins/8),
-				typed("m.weight_scale", formats.BF16, outs, ins/128), with(typed("m.weight_shape", formats.I32, 2), le32(1<<30, 1<<30))}, matrix, "pack-quantized", 4 + 16.0/128 + 64.0/matrix, "",
+			`{"quant_method":"compressed-tensors","format":"pack-quantized","config_groups":{"group_0":{"weights":{"num_bits":4,"group_size":128}}}}`, []fixtures.SafeTensor{
+				typed("m.weight_packed", formats.I32, outs, ins/8),
+				typed("m.weight_scale", formats.BF16, outs, ins/128), with(typed("m.weight_shape", formats.I32, 2), le32(1<<30, 1<<30)),
+			}, matrix, "pack-quantized", 4 + 16.0/128 + 64.0/matrix, "",
 		},
 		"compressed-tensors FP8 by channel": {
 			`{"quant_method":"compressed-tensors","format":"float-quantized","config_groups":{"group_0":{"weights":{"num_bits":8}}}}`, []fixtures.SafeTensor{typed("m.weight", formats.F8_E4M3, outs, ins), typed("m.weight_scale", formats.BF16, outs, 1)}, matrix, "f8_e4m3", 8 + 16.0/ins, "",
@@ -126,7 +146,8 @@ func TestPackingsDecode(t *testing.T) {
 			`{"quant_method":"bitnet"}`, []fixtures.SafeTensor{typed("m.weight", formats.U8, outs/4, ins), typed("m.weight_scale", formats.BF16, 1)}, matrix, "bitnet", 2 + 16.0/matrix, "",
 		},
 		"EXL2": {
-			`{"quant_method":"exl2","bits":4.0}`, []fixtures.SafeTensor{typed("m.q_weight", formats.I32, ins/8, outs), typed("m.q_scale", formats.I32, 4, outs/8), typed("m.q_scale_max", formats.F16, 4), typed("m.q_groups", formats.I16, 8), typed("m.q_invperm", formats.I32, ins)},
+			`{"quant_method":"exl2","bits":4.0}`,
+			[]fixtures.SafeTensor{typed("m.q_weight", formats.I32, ins/8, outs), typed("m.q_scale", formats.I32, 4, outs/8), typed("m.q_scale_max", formats.F16, 4), typed("m.q_groups", formats.I16, 8), typed("m.q_invperm", formats.I32, ins)},
 			matrix, "exl2", 4 + 8*float64(4*outs/2+8+16+4*ins)/matrix, "exl2",
 		},
 		"EXL3 of 3.5 bits": {
@@ -145,8 +166,10 @@ func TestPackingsDecode(t *testing.T) {
 			`{"quant_method":"torchao"}`, []fixtures.SafeTensor{typed("m._weight_qdata", formats.U8, outs, ins/2), typed("m._weight_scale", formats.BF16, outs, ins/32)}, matrix, "torchao", 4.5, "torchao",
 		},
 		"HQQ": {
-			`{"quant_method":"hqq"}`, []fixtures.SafeTensor{typed("m.W_q", formats.U8, matrix/2/64, 64), typed("m.scale", formats.BF16, matrix/64, 1), typed("m.zero", formats.BF16, matrix/64, 1),
-				with(typed("m.shape", formats.I32, 2), le32(outs, ins)), with(typed("m.nbits", formats.I32, 1), le32(4))}, matrix, "hqq", 4.5 + 96.0/matrix, "hqq",
+			`{"quant_method":"hqq"}`, []fixtures.SafeTensor{
+				typed("m.W_q", formats.U8, matrix/2/64, 64), typed("m.scale", formats.BF16, matrix/64, 1), typed("m.zero", formats.BF16, matrix/64, 1),
+				with(typed("m.shape", formats.I32, 2), le32(outs, ins)), with(typed("m.nbits", formats.I32, 1), le32(4)),
+			}, matrix, "hqq", 4.5 + 96.0/matrix, "hqq",
 		},
 		"a method of the future": {
 			`{"quant_method":"quip9"}`, []fixtures.SafeTensor{typed("m.weight", formats.BF16, outs, ins)}, matrix, "", 0, "quip9",
@@ -208,8 +231,10 @@ func TestAdapters(t *testing.T) {
 			"", []fixtures.SafeTensor{tensorOf("base_model.model.layers.0.q_proj.lora_A.weight", 8, 64), tensorOf("base_model.model.layers.0.q_proj.lora_B.weight", 32, 8)}, 8, "LORA", 8 * 96, 0, []string{"q_proj"},
 		},
 		"DoRA with a module stored whole": {
-			`{"peft_type":"LORA","r":4,"use_dora":true,"modules_to_save":["lm_head"]}`, []fixtures.SafeTensor{tensorOf("base_model.model.layers.0.q_proj.lora_A.weight", 4, 64), tensorOf("base_model.model.layers.0.q_proj.lora_B.weight", 32, 4),
-				tensorOf("base_model.model.layers.0.q_proj.lora_magnitude_vector", 32), tensorOf("base_model.model.lm_head.weight", 100, 64)}, 4, "DORA", 4*96 + 32 + 6400, 6400, []string{"q_proj"},
+			`{"peft_type":"LORA","r":4,"use_dora":true,"modules_to_save":["lm_head"]}`, []fixtures.SafeTensor{
+				tensorOf("base_model.model.layers.0.q_proj.lora_A.weight", 4, 64), tensorOf("base_model.model.layers.0.q_proj.lora_B.weight", 32, 4),
+				tensorOf("base_model.model.layers.0.q_proj.lora_magnitude_vector", 32), tensorOf("base_model.model.lm_head.weight", 100, 64),
+			}, 4, "DORA", 4*96 + 32 + 6400, 6400, []string{"q_proj"},
 		},
 		"kohya": {
 			"", []fixtures.SafeTensor{tensorOf("lora_unet_down_blocks_0_to_q.lora_down.weight", 16, 64, 1, 1), tensorOf("lora_unet_down_blocks_0_to_q.lora_up.weight", 64, 16, 1, 1), tensorOf("lora_unet_down_blocks_0_to_q.alpha")}, 16, "LORA", 2*16*64 + 1, 0, []string{"lora_unet_down_blocks_0_to_q"},

@@ -15,8 +15,10 @@ var deepseekRows = []row{
 			expert_count=n_routed_experts`)),
 	},
 	{
-		hf: []string{"DeepseekV2ForCausalLM", "DeepseekV3ForCausalLM", "KimiVLForConditionalGeneration", "KimiK25ForConditionalGeneration",
-			"YoutuForCausalLM", "YoutuVLForConditionalGeneration"},
+		hf: []string{
+			"DeepseekV2ForCausalLM", "DeepseekV3ForCausalLM", "KimiVLForConditionalGeneration", "KimiK25ForConditionalGeneration",
+			"YoutuForCausalLM", "YoutuVLForConditionalGeneration",
+		},
 		arch: "deepseek2", prepare: latentPrepare, params: latentParams, filter: chain(noTiedHead, mainLayers), modify: splitKVB,
 	},
 	{

@@ -78,8 +78,10 @@ var expertRows = []row{
 		},
 	},
 	{hf: []string{"OlmoeForCausalLM"}, arch: "olmoe", set: "attention.layer_norm_rms_epsilon==1e-05"},
-	{hf: []string{"LLaDAMoEModel", "LLaDAMoEModelLM"}, arch: "llada-moe",
-		set: "expert_feed_forward_length=expert_intermediate_size\nattention.causal==false\ntokenizer.ggml.mask_token_id==156895\ndiffusion.shift_logits==false"},
+	{
+		hf: []string{"LLaDAMoEModel", "LLaDAMoEModelLM"}, arch: "llada-moe",
+		set: "expert_feed_forward_length=expert_intermediate_size\nattention.causal==false\ntokenizer.ggml.mask_token_id==156895\ndiffusion.shift_logits==false",
+	},
 	{
 		hf: []string{"MellumForCausalLM"}, arch: "mellum", set: "expert_feed_forward_length=moe_intermediate_size",
 		params: func(c *converter) {

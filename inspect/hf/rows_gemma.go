@@ -19,8 +19,10 @@ const gemmaKeys = `context_length=max_position_embeddings
 	attention.sliding_window=sliding_window`
 
 var gemmaRows = []row{
-	{hf: []string{"GemmaForCausalLM"}, arch: "gemma", own: true, params: blockCount, filter: noHead,
-		set: strings.Join(strings.Split(gemmaKeys, "\n")[:8], "\n")},
+	{
+		hf: []string{"GemmaForCausalLM"}, arch: "gemma", own: true, params: blockCount, filter: noHead,
+		set: strings.Join(strings.Split(gemmaKeys, "\n")[:8], "\n"),
+	},
 	{hf: []string{"Gemma2ForCausalLM"}, arch: "gemma2", own: true, params: blockCount, filter: noHead, set: gemmaKeys},
 	{hf: []string{"Gemma3ForCausalLM", "Gemma3ForConditionalGeneration"}, arch: "gemma3", params: gemma3, modify: gemma3Vocabulary},
 	{hf: []string{"Gemma3TextModel"}, arch: "gemma-embedding", params: all(gemma3, keys("attention.sliding_window=sliding_window"), pool), modify: gemma3Vocabulary},

@@ -11,8 +11,10 @@ var llamaBase = all(keys("vocab_size=vocab_size"), rotateHead)
 
 var llamaRows = []row{
 	{
-		hf: []string{"LlamaForCausalLM", "LLaMAForCausalLM", "MistralForCausalLM", "MixtralForCausalLM", "VLlama3ForCausalLM", "LlavaForConditionalGeneration", "VoxtralForConditionalGeneration",
-			"IQuestCoderForCausalLM", "LlamaModel", "LlamaForCausalLMEagle3", "Eagle3LlamaForCausalLM", "Eagle3Speculator", "Eagle3DraftModel"},
+		hf: []string{
+			"LlamaForCausalLM", "LLaMAForCausalLM", "MistralForCausalLM", "MixtralForCausalLM", "VLlama3ForCausalLM", "LlavaForConditionalGeneration", "VoxtralForConditionalGeneration",
+			"IQuestCoderForCausalLM", "LlamaModel", "LlamaForCausalLMEagle3", "Eagle3LlamaForCausalLM", "Eagle3Speculator", "Eagle3DraftModel",
+		},
 		arch: "llama", prepare: eagle3, params: llamaBase, extra: llama3Rope,
 		filter: func(c *converter, name string) string {
 			name = strings.ReplaceAll(name, "text_model.", "")
@@ -48,21 +50,27 @@ var llamaRows = []row{
 		},
 	},
 	{hf: []string{"InternLM3ForCausalLM"}, arch: "llama", params: llamaBase, filter: without("vision_model")},
-	{hf: []string{"JanusForConditionalGeneration"}, arch: "llama", params: llamaBase, extra: llama3Rope,
-		filter: without("model.vision_model.", "model.aligner.", "model.vqmodel.", "model.generation_")},
-	{hf: []string{"Sarashina2VisionForCausalLM"}, arch: "llama", params: llamaBase, extra: llama3Rope,
+	{
+		hf: []string{"JanusForConditionalGeneration"}, arch: "llama", params: llamaBase, extra: llama3Rope,
+		filter: without("model.vision_model.", "model.aligner.", "model.vqmodel.", "model.generation_"),
+	},
+	{
+		hf: []string{"Sarashina2VisionForCausalLM"}, arch: "llama", params: llamaBase, extra: llama3Rope,
 		filter: func(_ *converter, name string) string {
 			if strings.HasPrefix(name, "norm.") {
 				return ""
 			}
 			return strings.TrimPrefix(name, "llm.")
-		}},
+		},
+	},
 	{hf: []string{"ArceeForCausalLM"}, arch: "arcee", params: all(llamaBase, pool), extra: llama3Rope},
 	{hf: []string{"LlamaBidirectionalModel"}, arch: "llama-embed", params: llamaBase, extra: llama3Rope},
 	{hf: []string{"SmolLM3ForCausalLM"}, arch: "smollm3", params: llamaBase, extra: llama3Rope},
 	{hf: []string{"CogVLMForCausalLM"}, arch: "cogvlm", params: llamaBase, extra: llama3Rope},
-	{hf: []string{"NanbeigeForCausalLM"}, arch: "nanbeige", extra: llama3Rope, set: "skip_loop_final_norm==false\nskip_loop_final_norm=skip_loop_final_norm",
-		params: all(llamaBase, func(c *converter) { c.put("num_loops", max(c.intOr(1, "num_loops"), 1)) })},
+	{
+		hf: []string{"NanbeigeForCausalLM"}, arch: "nanbeige", extra: llama3Rope, set: "skip_loop_final_norm==false\nskip_loop_final_norm=skip_loop_final_norm",
+		params: all(llamaBase, func(c *converter) { c.put("num_loops", max(c.intOr(1, "num_loops"), 1)) }),
+	},
 	{
 		// The parameters of its activation are numbers in tensors.
 		hf: []string{"ApertusForCausalLM"}, arch: "apertus", params: llamaBase, extra: llama3Rope,
@@ -163,8 +171,10 @@ var llamaRows = []row{
 		modify: splitKVB,
 	},
 	{hf: []string{"GraniteForCausalLM"}, arch: "granite", prepare: noHeadDim, set: graniteScales, params: llamaBase, filter: graniteFilter, extra: llama3Rope},
-	{hf: []string{"GraniteMoeForCausalLM", "GraniteMoeSharedForCausalLM"}, arch: "granitemoe", prepare: noHeadDim,
-		set: graniteScales + graniteShared, params: llamaBase, filter: graniteFilter, modify: graniteFused, extra: llama3Rope},
+	{
+		hf: []string{"GraniteMoeForCausalLM", "GraniteMoeSharedForCausalLM"}, arch: "granitemoe", prepare: noHeadDim,
+		set: graniteScales + graniteShared, params: llamaBase, filter: graniteFilter, modify: graniteFused, extra: llama3Rope,
+	},
 	{
 		hf: []string{"GraniteSWAForCausalLM", "GraniteMoeSWAForCausalLM"}, arch: "granite_swa", prepare: noHeadDim, set: graniteScales, extra: llama3Rope,
 		params: all(llamaBase, func(c *converter) {

@@ -168,7 +168,8 @@ var olderRows = []row{
 			return []tensor{t}
 		},
 	},
-	{hf: []string{"GlmForCausalLM", "ChatGLMModel", "ChatGLMForConditionalGeneration"}, arch: "chatglm", own: true, filter: cut("transformer."),
+	{
+		hf: []string{"GlmForCausalLM", "ChatGLMModel", "ChatGLMForConditionalGeneration"}, arch: "chatglm", own: true, filter: cut("transformer."),
 		params: func(c *converter) {
 			blockCount(c)
 			d, heads := c.intOr(c.int("n_embed"), "hidden_size"), c.intOr(c.int("num_attention_heads"), "n_head")
@@ -181,9 +182,12 @@ var olderRows = []row{
 			c.put("rope.dimension_count", c.partial(c.intOr(div(d, heads), "attention_dim"), 0.5))
 			c.put("rope.freq_base", 10000*c.floatOr(1, c.h, "rope_ratio"))
 			c.put("tokenizer.ggml.add_bos_token", false)
-		}},
-	{hf: []string{"PlamoForCausalLM"}, arch: "plamo", own: true, params: blockCount,
-		set: "context_length==4096\nembedding_length=hidden_size\nfeed_forward_length=intermediate_size\nattention.head_count=num_attention_heads\nattention.head_count_kv==5\nattention.layer_norm_rms_epsilon=rms_norm_eps"},
+		},
+	},
+	{
+		hf: []string{"PlamoForCausalLM"}, arch: "plamo", own: true, params: blockCount,
+		set: "context_length==4096\nembedding_length=hidden_size\nfeed_forward_length=intermediate_size\nattention.head_count=num_attention_heads\nattention.head_count_kv==5\nattention.layer_norm_rms_epsilon=rms_norm_eps",
+	},
 	{
 		hf: []string{"OpenELMForCausalLM"}, arch: "openelm", own: true,
 		set: "context_length=max_context_length\nembedding_length=model_dim\nattention.head_count=num_query_heads\nattention.head_count_kv=num_kv_heads\nrope.freq_base=rope_freq_constant\nattention.layer_norm_rms_epsilon==1e-06\nrope.dimension_count=head_dim\nattention.key_length=head_dim\nattention.value_length=head_dim",

@@ -9,10 +9,12 @@ import (
 
 // otherRows are the remaining decoders.
 var otherRows = []row{
-	{hf: []string{"CohereForCausalLM"}, arch: "command-r", set: "logit_scale=logit_scale\nrope.scaling.type==none",
+	{
+		hf: []string{"CohereForCausalLM"}, arch: "command-r", set: "logit_scale=logit_scale\nrope.scaling.type==none",
 		prepare: func(c *converter) {
 			c.h["max_position_embeddings"] = c.h.Find("model_max_length", "max_position_embeddings")
-		}},
+		},
+	},
 	{
 		hf: []string{"Cohere2ForCausalLM"}, arch: "cohere2", set: "logit_scale=logit_scale\nattention.sliding_window=sliding_window\nvocab_size=vocab_size\nrope.scaling.type==none", filter: noBias,
 		params: func(c *converter) {
@@ -52,7 +54,8 @@ var otherRows = []row{
 	},
 	{hf: []string{"Glm4ForCausalLM", "Glm4vForConditionalGeneration"}, arch: "glm4", params: rotatePart(0.5)},
 	{hf: []string{"GlmOcrForConditionalGeneration"}, arch: "glm4", prepare: nextPredicting, params: all(rotatePart(0.5), writeNext)},
-	{hf: []string{"NemotronForCausalLM"}, arch: "nemotron", set: "vocab_size=vocab_size\nattention.layer_norm_epsilon=layer_norm_eps|layer_norm_epsilon|norm_epsilon|norm_eps",
+	{
+		hf: []string{"NemotronForCausalLM"}, arch: "nemotron", set: "vocab_size=vocab_size\nattention.layer_norm_epsilon=layer_norm_eps|layer_norm_epsilon|norm_epsilon|norm_eps",
 		params: func(c *converter) {
 			c.put("rope.dimension_count", div(c.partial(c.int("hidden_size", "n_embd"), 1), c.int("num_attention_heads", "n_head")))
 			factor := c.h["factor"]
@@ -64,7 +67,8 @@ var otherRows = []row{
 				c.put("rope.scaling.type", "linear")
 				c.put("rope.scaling.factor", factor)
 			}
-		}},
+		},
+	},
 	{hf: []string{"Ernie4_5_ForCausalLM", "Ernie4_5ForCausalLM"}, arch: "ernie4_5", filter: rename("ernie.", "model."), modify: ernieSplit},
 	{hf: []string{"PaddleOCRVLForConditionalGeneration"}, arch: "paddleocr", filter: rename("ernie.", "model."), modify: ernieSplit},
 	{
@@ -122,18 +126,22 @@ var otherRows = []row{
 			c.put("attention.key_length", c.int("qk_nope_head_dim")+c.int("qk_rope_head_dim"))
 		},
 	},
-	{hf: []string{"PanguEmbeddedForCausalLM"}, arch: "pangu-embedded", set: "vocab_size=vocab_size", filter: noTiedHead,
+	{
+		hf: []string{"PanguEmbeddedForCausalLM"}, arch: "pangu-embedded", set: "vocab_size=vocab_size", filter: noTiedHead,
 		params: all(rotateHead, func(c *converter) {
 			c.put("attention.key_length", c.headDim())
 			c.put("attention.value_length", c.headDim())
-		})},
-	{hf: []string{"Plamo3ForCausalLM", "PLaMo3ForCausalLM"}, arch: "plamo3", set: "vocab_size=vocab_size",
+		}),
+	},
+	{
+		hf: []string{"Plamo3ForCausalLM", "PLaMo3ForCausalLM"}, arch: "plamo3", set: "vocab_size=vocab_size",
 		params: func(c *converter) {
 			if w := c.h.Find("window_size", "sliding_window"); w != nil {
 				c.put("attention.sliding_window", w)
 				c.put("attention.sliding_window_pattern", c.h["sliding_window_pattern"])
 			}
-		}},
+		},
+	},
 	{hf: []string{"BitnetForCausalLM", "BitNetForCausalLM"}, arch: "bitnet", set: "rope.scaling.type==linear\nrope.scaling.factor==1"},
 	{hf: []string{"ChameleonForCausalLM", "ChameleonForConditionalGeneration"}, arch: "chameleon", set: "swin_norm==false\nswin_norm=swin_norm", filter: without("model.vqmodel")},
 	{hf: []string{"DreamModel"}, arch: "dream", params: pool, set: "attention.causal==false\ntokenizer.ggml.mask_token_id=mask_token_id"},

@@ -142,8 +142,12 @@ func (p *Projector) add(k *keys, audio bool, maxTokens int) error {
 		key       string
 		n, lo, hi int
 	}{
-		{"image_size", h.imageSize, 0, 8192}, {"patch_size", h.patch, 1, 65535}, {"embedding_length", h.embd, 1, 1 << 24},
-		{"projector scale", h.merge, 1, 65535}, {"num_mel_bins", h.melBins, 0, 1 << 16}, {"attention.head_count", h.heads, 0, 1 << 16},
+		{"image_size", h.imageSize, 0, 8192},
+		{"patch_size", h.patch, 1, 65535},
+		{"embedding_length", h.embd, 1, 1 << 24},
+		{"projector scale", h.merge, 1, 65535},
+		{"num_mel_bins", h.melBins, 0, 1 << 16},
+		{"attention.head_count", h.heads, 0, 1 << 16},
 	} {
 		if v.n < v.lo || v.n > v.hi {
 			return fmt.Errorf("%s%s: %d, want %d to %d", k.prefix, v.key, v.n, v.lo, v.hi)

@@ -114,9 +114,19 @@ func meminfo(h *hw.Host, s string) error {
 // simdFlags are the names of /proc/cpuinfo's flags that llama.cpp's CPU
 // backend has code for, in our spelling, lowest first.
 var simdFlags = []struct{ flag, name string }{
-	{"sse4_2", "sse4.2"}, {"avx", "avx"}, {"avx2", "avx2"}, {"avx_vnni", "avx-vnni"}, {"avx512f", "avx512"},
-	{"avx512_vnni", "avx512-vnni"}, {"avx512_bf16", "avx512-bf16"}, {"amx_tile", "amx"},
-	{"asimd", "neon"}, {"asimddp", "dotprod"}, {"i8mm", "i8mm"}, {"sve", "sve"}, {"sme", "sme"},
+	{"sse4_2", "sse4.2"},
+	{"avx", "avx"},
+	{"avx2", "avx2"},
+	{"avx_vnni", "avx-vnni"},
+	{"avx512f", "avx512"},
+	{"avx512_vnni", "avx512-vnni"},
+	{"avx512_bf16", "avx512-bf16"},
+	{"amx_tile", "amx"},
+	{"asimd", "neon"},
+	{"asimddp", "dotprod"},
+	{"i8mm", "i8mm"},
+	{"sve", "sve"},
+	{"sme", "sme"},
 }
 
 // cpuinfo reads /proc/cpuinfo of x86 and Arm.

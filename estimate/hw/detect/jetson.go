@@ -13,8 +13,11 @@ var jetsonCapabilities = []struct {
 	name       string
 	capability hw.Capability
 }{
-	{"Thor", hw.Capability{Major: 11, Minor: 0}}, {"Orin", hw.Capability{Major: 8, Minor: 7}},
-	{"Xavier", hw.Capability{Major: 7, Minor: 2}}, {"TX2", hw.Capability{Major: 6, Minor: 2}}, {"Nano", hw.Capability{Major: 5, Minor: 3}},
+	{"Thor", hw.Capability{Major: 11, Minor: 0}},
+	{"Orin", hw.Capability{Major: 8, Minor: 7}},
+	{"Xavier", hw.Capability{Major: 7, Minor: 2}},
+	{"TX2", hw.Capability{Major: 6, Minor: 2}},
+	{"Nano", hw.Capability{Major: 5, Minor: 3}},
 }
 
 // jetson returns the GPU of a Jetson whose system is too old to have NVML: the

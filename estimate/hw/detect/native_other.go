@@ -40,9 +40,18 @@ func nativeHost() (hw.Host, error) {
 		has  bool
 		name string
 	}{
-		{xcpu.X86.HasSSE42, "sse4.2"}, {xcpu.X86.HasAVX, "avx"}, {xcpu.X86.HasAVX2, "avx2"}, {xcpu.X86.HasAVXVNNI, "avx-vnni"},
-		{xcpu.X86.HasAVX512F, "avx512"}, {xcpu.X86.HasAVX512VNNI, "avx512-vnni"}, {xcpu.X86.HasAVX512BF16, "avx512-bf16"}, {xcpu.X86.HasAMXTile, "amx"},
-		{runtime.GOARCH == "arm64", "neon"}, {xcpu.ARM64.HasASIMDDP, "dotprod"}, {xcpu.ARM64.HasI8MM, "i8mm"}, {xcpu.ARM64.HasSVE, "sve"},
+		{xcpu.X86.HasSSE42, "sse4.2"},
+		{xcpu.X86.HasAVX, "avx"},
+		{xcpu.X86.HasAVX2, "avx2"},
+		{xcpu.X86.HasAVXVNNI, "avx-vnni"},
+		{xcpu.X86.HasAVX512F, "avx512"},
+		{xcpu.X86.HasAVX512VNNI, "avx512-vnni"},
+		{xcpu.X86.HasAVX512BF16, "avx512-bf16"},
+		{xcpu.X86.HasAMXTile, "amx"},
+		{runtime.GOARCH == "arm64", "neon"},
+		{xcpu.ARM64.HasASIMDDP, "dotprod"},
+		{xcpu.ARM64.HasI8MM, "i8mm"},
+		{xcpu.ARM64.HasSVE, "sve"},
 	} {
 		if f.has {
 			h.SIMD = append(h.SIMD, f.name)

@@ -15,8 +15,10 @@ import (
 // smiFields are what nvidia-smi is asked, then what an older one knows: it
 // refuses the whole question for one field it does not know.
 var smiFields = [][]string{
-	{"name", "memory.total", "memory.free", "memory.used", "uuid", "compute_cap", "driver_version", "pcie.link.gen.max", "pcie.link.width.current",
-		"clocks.max.memory", "power.limit", "display_active", "driver_model.current", "memory.reserved", "mig.mode.current"},
+	{
+		"name", "memory.total", "memory.free", "memory.used", "uuid", "compute_cap", "driver_version", "pcie.link.gen.max", "pcie.link.width.current",
+		"clocks.max.memory", "power.limit", "display_active", "driver_model.current", "memory.reserved", "mig.mode.current",
+	},
 	{"name", "memory.total", "memory.free", "memory.used", "uuid", "driver_version", "pcie.link.gen.max", "pcie.link.width.current", "power.limit", "display_active"},
 	{"name", "memory.total", "memory.free", "memory.used"},
 }

@@ -25,8 +25,10 @@ const (
 // texts and lists are keys that the library reads as a string or as an array
 // without looking at their type. Of another type they are left out.
 var (
-	texts = []string{"general.type", "general.architecture", "general.name", "general.author", "general.url",
-		"general.description", "general.license", "controlvector.model_hint", "tokenizer.ggml.model"}
+	texts = []string{
+		"general.type", "general.architecture", "general.name", "general.author", "general.url",
+		"general.description", "general.license", "controlvector.model_hint", "tokenizer.ggml.model",
+	}
 	lists = []string{"tokenizer.ggml.tokens", "tokenizer.ggml.merges", "tokenizer.ggml.added_tokens"}
 )
 

@@ -89,8 +89,10 @@ func (r *Reader) Fail(field, format string, args ...any) {
 
 func (r *Reader) fail(field string, kind error, format string, args ...any) {
 	if r.err == nil {
-		r.err = &formats.Error{Format: r.format, Offset: r.at, Field: field,
-			Err: fault{fmt.Errorf(format, args...), kind}}
+		r.err = &formats.Error{
+			Format: r.format, Offset: r.at, Field: field,
+			Err: fault{fmt.Errorf(format, args...), kind},
+		}
 	}
 }
 
