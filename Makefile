@@ -64,7 +64,6 @@ install: build ## install the program, its man pages and shell completions below
 	./weigh completion zsh > $(DESTDIR)$(PREFIX)/share/zsh/site-functions/_weigh
 	./weigh completion fish > $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/weigh.fish
 
-CYCLONEDX   := github.com/CycloneDX/cyclonedx-gomod/cmd/cyclonedx-gomod@v1.9.0
 release: ## reproducible builds for every system, checksums and a bill of materials in dist
 	rm -rf dist && mkdir -p dist
 	@for t in linux/amd64 linux/arm64 darwin/amd64 darwin/arm64 windows/amd64 windows/arm64; do \
@@ -73,9 +72,8 @@ release: ## reproducible builds for every system, checksums and a bill of materi
 		CGO_ENABLED=0 GOOS=$${t%/*} GOARCH=$${t#*/} go build -trimpath -buildvcs=true -ldflags '-s -w -buildid=' -o $$out ./cmd/weigh || exit 1; done
 	@if command -v gcc >/dev/null && test "$$(go env GOOS)" = linux; then \
 		CGO_ENABLED=1 go build -trimpath -ldflags '-s -w -buildid= -extldflags=-Wl,-z,lazy' -o dist/weigh-linux-$$(go env GOARCH)-cgo ./cmd/weigh; fi
-	cd dist && sha256sum weigh-* > SHA256SUMS
-	go run $(CYCLONEDX) mod -json -output dist/weigh.cdx.json
-	cd dist && sha256sum weigh.cdx.json >> SHA256SUMS
+	go run ./cmd/sbom dist/weigh-* > weigh.cdx.json && mv weigh.cdx.json dist
+	cd dist && sha256sum * > SHA256SUMS
 
 clean: ## remove what the targets made
 	rm -rf weigh dist
