@@ -70,7 +70,8 @@ type (
 		Parameters   *uint64              `json:"parameters"` // unknown without weights, like the bytes
 		FileBytes    *uint64              `json:"file_bytes"`
 		TensorBytes  *uint64              `json:"tensor_bytes"`
-		NLayer       *int                 `json:"n_layer"`
+		NLayer       *int                 `json:"n_layer"`                 // without those for multi-token prediction
+		NLayerNextN  *int                 `json:"n_layer_nextn,omitempty"` // these
 		NEmbd        *int                 `json:"n_embd"`
 		NFF          any                  `json:"n_ff"`
 		NHead        any                  `json:"n_head"`
@@ -132,9 +133,12 @@ func summarize(ins *inspect.Inspection) *inspectDocument {
 	}
 	if m := ins.Model; m != nil {
 		d.Architecture, d.Name = m.Arch, m.Name
-		n := m.NLayerAll
+		n := m.NLayer()
+		if m.NLayerNext > 0 {
+			d.NLayerNextN = &m.NLayerNext
+		}
 		d.NLayer, d.NEmbd, d.NVocab, d.NCtxTrain, d.NExpert = &n, &m.NEmbd, &m.NVocab, &m.NCtxTrain, &m.NExpert
-		d.NFF, d.NHead, d.NHeadKV = perLayer(m, m.NFF), perLayer(m, m.NHead), perLayer(m, m.NHeadKV)
+		d.NFF, d.NHead, d.NHeadKV = perLayer(m, m.NFF), perLayer(m, m.NHead), perLayer(m, cachedHeads(m))
 		d.NExpertUsed = perLayer(m, m.NExpertUsed)
 		if m.NSWA > 0 {
 			d.NSWA = &m.NSWA
@@ -178,7 +182,7 @@ func newInspectDocument(ins *inspect.Inspection, o *inspectFlags) *inspectDocume
 
 // perLayer returns one value, or all of them where they differ by layer.
 func perLayer(m *model.Model, of func(int) int) any {
-	all := make([]int, len(m.Layers))
+	all := make([]int, m.NLayer())
 	for i := range all {
 		all[i] = of(i)
 	}
@@ -186,6 +190,18 @@ func perLayer(m *model.Model, of func(int) int) any {
 		return all[0]
 	}
 	return all
+}
+
+// cachedHeads returns the KV heads of each layer: none of those that are
+// recurrent where others are not. Where all are, they stand beside attention.
+func cachedHeads(m *model.Model) func(int) int {
+	mixed := slices.ContainsFunc(m.Layers[:m.NLayer()], func(l model.Layer) bool { return !l.Recr })
+	return func(il int) int {
+		if mixed && m.IsRecr(il) {
+			return 0
+		}
+		return m.NHeadKV(il)
+	}
 }
 
 // listTensors goes through the stored tensors, as the files name and shape them.
