@@ -69,8 +69,12 @@ func newEstimateCmd() *cobra.Command {
 	return cmd
 }
 
+// llamaFlags annotates the commands that take llama-server's flags.
+const llamaFlags = "llama-server"
+
 // withLlamaHelp adds llama-server's flags to a command's help.
 func withLlamaHelp(cmd *cobra.Command) {
+	cmd.Annotations = map[string]string{llamaFlags: ""} // the manual page has them too
 	usage := cmd.UsageFunc()
 	cmd.SetUsageFunc(func(cmd *cobra.Command) error { // a function, because most runs want no help
 		if err := usage(cmd); err != nil {

@@ -36,5 +36,6 @@ func newManCmd() *cobra.Command {
 
 // takesLlamaFlags reports whether a command's help lists llama-server's flags.
 func takesLlamaFlags(c *cobra.Command) bool {
-	return strings.Contains(c.UsageTemplate(), llama.Help())
+	_, ok := c.Annotations[llamaFlags]
+	return ok
 }
