@@ -78,7 +78,7 @@ func machineOf(tree fs.FS) detect.Source {
 // names that try to take over the terminal.
 func desktop() (hw.Machine, []detect.Finding) {
 	size := func(mib uint64) *uint64 { n := mib << 20; return &n }
-	return hw.Machine{
+	m := hw.Machine{
 		Devices: []hw.Device{{
 			Name: "NVIDIA GeForce RTX 4090", Vendor: "nvidia", Backend: hw.CUDA, Driver: "580.95.05", CUDA: "13.0", UUID: "GPU-1",
 			MemoryTotal: size(24564), MemoryFree: size(18657), MemoryReserved: 487 << 20,
@@ -90,7 +90,8 @@ func desktop() (hw.Machine, []detect.Finding) {
 			Index: 1, Name: "\x1b]0;owned\x07 GPU", Vendor: "nvidia", Backend: hw.CUDA, Source: map[string]string{}, Notes: []string{"memory unknown: the GPU is lost"},
 		}},
 		Host: hw.Host{OS: "windows", Source: map[string]string{}},
-	}, []detect.Finding{
+	}
+	return m, []detect.Finding{
 		{Severity: detect.OK, Subject: "nvidia", Message: "NVIDIA driver 580.95.05 answers through nvml", Tried: []string{"NVML: libnvidia-ml.so.1: driver 580.95.05"}},
 		{Severity: detect.Warning, Subject: "nvidia", Message: "the memory of GPU 1 is unknown: the GPU is lost", Hint: "--gpu says what it has"},
 	}
