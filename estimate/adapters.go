@@ -59,9 +59,13 @@ func (r *run) adapters(b *Breakdown) error {
 		return fmt.Errorf("with adapters: %w", err)
 	}
 	u := r.buffers()
+	basis := Exact
+	if len(r.o.LoRA) > 0 { // a few architectures adapt products that their builders take for plain ones
+		basis, b.Basis.Compute = Modelled, Modelled
+	}
 	for i, n := range adapted.result.Compute {
 		if less := r.result.Compute[i]; n > less {
-			u[r.p.c.Compute[i]].add(Compute, "adapters", n-less, Exact, "the graph with their nodes is reserved once they are set (llama_context::sched_reserve)")
+			u[r.p.c.Compute[i]].add(Compute, "adapters", n-less, basis, "the graph with their nodes is reserved once they are set (llama_context::sched_reserve)")
 		}
 	}
 	b.join("adapters", "in the graph", u)
