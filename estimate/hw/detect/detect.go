@@ -68,11 +68,11 @@ type Source struct {
 
 // Local is the machine the program runs on. A directory named by the
 // environment variable WEIGH_SYSROOT, with proc and sys in it, takes the place of
-// the root of the file system.
+// the root of the file system; the disk of that machine is unknown.
 func Local() Source {
 	s := Source{OS: runtime.GOOS, Root: os.DirFS("/"), Env: os.LookupEnv, Command: runCommand, Sysctl: sysctl, Adapters: adapters, Native: nativeHost, Disk: diskFree}
 	if dir := os.Getenv("WEIGH_SYSROOT"); dir != "" {
-		s.OS, s.Root = "linux", os.DirFS(dir)
+		s.OS, s.Root, s.Disk = "linux", os.DirFS(dir), nil
 	}
 	probing := len(os.Args) > 1 && os.Args[1] == ProbeCommand // a program that does not know the command must not start itself again
 	if self, err := os.Executable(); err == nil && !probing {

@@ -196,6 +196,9 @@ func TestSysroot(t *testing.T) {
 	if len(m.Devices) != 1 || m.Devices[0].Name != "AMD Radeon RX 7900 XTX" {
 		t.Errorf("devices are %+v, want the RX 7900 XTX of the folder", m.Devices)
 	}
+	if m.Host.DiskFree != nil {
+		t.Errorf("free disk is %d, want unknown: the disk is not the folder's", *m.Host.DiskFree)
+	}
 }
 
 func TestThisMachine(t *testing.T) {
