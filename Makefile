@@ -4,6 +4,8 @@ GOFUMPT     := mvdan.cc/gofumpt@v0.12.0
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 PREFIX      ?= /usr/local
 FUZZTIME    ?= 30s
+# No test is timed: the limit is for one that hangs, on the slowest machine.
+SLOW        := -timeout 40m
 
 # go-nvml's header marks what it still uses as deprecated.
 export CGO_CFLAGS ?= -O2 -g -Wno-deprecated-declarations
@@ -25,10 +27,10 @@ run: build ## weigh the header of a Llama 3.1 8B against this machine
 	./weigh demo || test $$? -eq 1
 
 test: ## every test that needs nothing but Go; those of the NVIDIA driver use gcc where there is one
-	go test ./...
+	go test $(SLOW) ./...
 
 race: ## the packages that do several things at once, under the race detector
-	go test -race -short ./cmd/weigh/... ./estimate/hw/... ./formats/... ./inspect/...
+	go test $(SLOW) -race -short ./cmd/weigh/... ./estimate/hw/... ./formats/... ./inspect/...
 
 check: build cross ## formatting, vet, staticcheck, modules, cross builds, the built program
 	@out=$$(go run $(GOFUMPT) -l $$(git ls-files '*.go')); test -z "$$out" || { echo "gofumpt would change:"; echo "$$out"; exit 1; }
