@@ -30,7 +30,7 @@ test: ## every test that needs nothing but Go; those of the NVIDIA driver use gc
 	go test $(SLOW) ./...
 
 race: ## the packages that do several things at once, under the race detector
-	go test $(SLOW) -race -short ./cmd/weigh/... ./estimate/hw/... ./formats/... ./inspect/...
+	go test $(SLOW) -race -short ./cmd/weigh/... ./estimate/hw/... ./inspect ./inspect/check ./inspect/hf ./inspect/store
 
 check: build cross ## formatting, vet, staticcheck, modules, cross builds, the built program
 	@out=$$(go run $(GOFUMPT) -l $$(git ls-files '*.go')); test -z "$$out" || { echo "gofumpt would change:"; echo "$$out"; exit 1; }
