@@ -560,6 +560,10 @@ func (p *placement) example(g *graph.Graph, op graph.Op, w *graph.Tensor) *graph
 		heads := ne[1]
 		dim, group := int64(h.SSMDInner)/max(heads, 1), max(int64(h.SSMNGroup), 1)
 		return g.SSMScan(f(state, dim, heads, 3), f(dim, heads, n, 3), f(heads, n, 3), w, f(state, group, n, 3), f(state, group, n, 3), ids(3), 1)
+	case graph.OpRWKVWKV6:
+		const n = 123 // of everything: a state that not every Vulkan driver can bind
+		like := f(n, n, n)
+		return g.RWKVWKV6(like, like, like, w, like, f(n, n, n, n))
 	case graph.OpIm2col:
 		return g.Im2col(w, f(int64(h.NEmbdInp()), ne[1], 1, 1), 1, 0, 0, 0, 1, 0, false, formats.F16)
 	case graph.OpScale:
