@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -102,6 +103,45 @@ func TestEstimateAddsUp(t *testing.T) {
 				if b := d.Basis[part]; b != "exact" && b != "derived" && b != "modelled" {
 					t.Errorf("basis of %s is %q", part, b)
 				}
+			}
+		})
+	}
+}
+
+// TestIntegratedDevices holds what llama.cpp takes of a machine with integrated
+// graphics, and that memory set aside for them is not asked of the host.
+func TestIntegratedDevices(t *testing.T) {
+	tests := map[string]struct {
+		machine, model string
+		flags          []string
+		devices        []string
+		note           string
+	}{
+		"beside a card they are left out":                 {"ryzen-desktop", "Qwen3-8B-Q4_K_M", nil, []string{"AMD Radeon RX 7900 XTX"}, "AMD Radeon Graphics is left out"},
+		"they are taken when named":                       {"ryzen-desktop", "Qwen3-8B-Q4_K_M", []string{"-dev", "ROCm1"}, []string{"AMD Radeon Graphics"}, ""},
+		"they are taken where there is nothing else":      {"intel-igpu", "Qwen3-8B-Q4_K_M", nil, []string{"Intel Iris Xe Graphics"}, ""},
+		"a model larger than the host fits in their part": {"strix-halo", "Qwen3-Next-80B-A3B-Q4_K_M", nil, []string{"AMD Radeon 8060S Graphics"}, ""},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			onMachine(t, tt.machine)
+			out, trouble, code := weigh(t, append([]string{"estimate", modelFile(t, tt.model), "--json", "-c", "4096", "-cram", "0"}, tt.flags...)...)
+			if code != 0 {
+				t.Errorf("exit code %d: %s", code, trouble)
+			}
+			var d estimateDocument
+			if err := json.Unmarshal([]byte(out), &d); err != nil {
+				t.Fatal(err)
+			}
+			var names []string
+			for _, device := range d.Devices {
+				names = append(names, device.Description)
+			}
+			if !slices.Equal(names, tt.devices) || !d.Fits {
+				t.Errorf("devices are %q, fits %v; want %q, which fit", names, d.Fits, tt.devices)
+			}
+			if notes := strings.Join(d.Notes, "; "); strings.Contains(notes, "is left out") != (tt.note != "") || !strings.Contains(notes, tt.note) {
+				t.Errorf("notes are %q, want %q", notes, tt.note)
 			}
 		})
 	}

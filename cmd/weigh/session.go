@@ -165,8 +165,14 @@ func (s *session) gather(ctx context.Context) (err error) {
 	})
 	o.Devices, o.Host = s.machine.Devices, s.machine.Host
 	o.Repack = repackOf(s.machine.Host)
-	if o.Devices, err = chosenDevices(o.Devices, r.Devices); err != nil {
-		return err
+	if len(r.Devices) > 0 {
+		if o.Devices, err = chosenDevices(o.Devices, r.Devices); err != nil {
+			return err
+		}
+	} else {
+		var left []string
+		o.Devices, left = hw.Taken(o.Devices)
+		s.notes = append(s.notes, left...)
 	}
 	if r.nOutputs >= 0 {
 		o.NOutputs = &r.nOutputs
@@ -207,12 +213,8 @@ func (s *session) chooseBackend() error {
 	return fmt.Errorf("--backend %s: the buffer rules of cuda, rocm, vulkan, metal, sycl and cpu are known", s.req.backend)
 }
 
-// chosenDevices returns the devices that -dev names, all of them when it is not
-// given.
+// chosenDevices returns the devices that -dev names.
 func chosenDevices(all []hw.Device, names []string) ([]hw.Device, error) {
-	if len(names) == 0 {
-		return all, nil
-	}
 	if len(names) == 1 && names[0] == "none" {
 		return nil, nil
 	}
@@ -436,9 +438,7 @@ func (s *session) host() (sum estimate.Memory, v verdict) {
 	need := sum.Total()
 	for i := range s.breakdown.Devices {
 		d := &s.breakdown.Devices[i]
-		if s.options.Devices[d.Device].Unified {
-			need += d.Total()
-		}
+		need += s.options.Devices[d.Device].OnHost(d.Total())
 	}
 	var free *uint64
 	if b, _, ok := s.machine.Host.Usable(); ok {

@@ -144,6 +144,7 @@ func runTrain(cmd *cobra.Command, name string, o *trainFlags) error {
 	if err != nil {
 		return err
 	}
+	mach.Devices, _ = hw.Taken(mach.Devices)
 	r := o.recipe
 	r.Method, r.Precision, r.Optimizer = training.Method(o.method), training.Precision(o.precision), training.Optimizer(o.optimizer)
 	r.Sharding, r.Offload = training.Sharding(o.sharding), training.Offload(o.offload)

@@ -5,7 +5,10 @@
 // the work of hw/detect.
 package hw
 
-import "fmt"
+import (
+	"fmt"
+	"slices"
+)
 
 // A Machine is what a model can run on.
 type Machine struct {
@@ -37,6 +40,7 @@ type Device struct {
 	MemoryFree     *uint64 // bytes, before a new process's own context
 	MemoryReserved uint64  // bytes the driver keeps for itself, already out of MemoryFree
 	Unified        bool    // shares the host's memory: count it once
+	OwnFree        uint64  // bytes free of what the firmware sets aside for a Unified device, which the host does not have
 	UsedBy         []Process
 
 	ComputeCapability Capability // of an NVIDIA device
@@ -57,6 +61,42 @@ type Device struct {
 
 	Source map[string]string // field as the JSON spells it -> where it was read
 	Notes  []string
+}
+
+// OnHost returns how much of n bytes on the device is taken of the host's memory:
+// all of it where that is shared, but for what is set aside for the device, which
+// is taken first.
+func (d *Device) OnHost(n uint64) uint64 {
+	if !d.Unified {
+		return 0
+	}
+	return n - min(n, d.OwnFree)
+}
+
+// Taken returns the devices that llama.cpp runs a model on when it is not told
+// which, and why it leaves the others: integrated ones where there is another
+// (those of rpc-servers do not count), all slices of split GPUs but the first,
+// which is all that CUDA shows to one process, and what is beyond MaxDevices.
+//
+// Source: llama.cpp src/llama.cpp@v0.5.0, llama_prepare_model_devices; NVIDIA's
+// MIG user guide, CUDA device enumeration.
+func Taken(devices []Device) (taken []Device, left []string) {
+	others := slices.ContainsFunc(devices, func(d Device) bool { return d.Remote == "" && !d.Unified })
+	slice := false
+	for _, d := range devices {
+		switch {
+		case d.Remote == "" && d.Unified && others:
+			left = append(left, d.Name+" is left out, as llama.cpp does with an integrated device beside others; -dev names it")
+		case d.MIG && slice:
+			left = append(left, d.Name+" is left out: CUDA gives one process a single MIG slice; CUDA_VISIBLE_DEVICES=UUID chooses it")
+		case len(taken) == MaxDevices:
+			left = append(left, fmt.Sprintf("%s (device %d) is left out: llama.cpp takes at most %d; CUDA_VISIBLE_DEVICES chooses them", d.Name, d.Index, MaxDevices))
+		default:
+			taken = append(taken, d)
+			slice = slice || d.MIG
+		}
+	}
+	return taken, left
 }
 
 // A Process holds memory of a device.

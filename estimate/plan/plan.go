@@ -218,9 +218,7 @@ func (s *search) judge(b *estimate.Breakdown) (over []int64, fits bool) {
 			fits = false
 			s.why = fmt.Sprintf("%s needs %s and has %s", d.Name, size(int64(d.Total())), size(max(s.room[d.Device], 0)))
 		}
-		if s.o.Devices[d.Device].Unified {
-			shared += d.Total()
-		}
+		shared += s.o.Devices[d.Device].OnHost(d.Total())
 	}
 	must, _ := hostNeed(b)
 	if s.host != nil && must+shared > *s.host {
@@ -273,9 +271,8 @@ func (s *search) bound(p *Plan) {
 		return
 	}
 	for i := range p.Breakdown.Devices {
-		if d := &p.Breakdown.Devices[i]; p.Options.Devices[d.Device].Unified {
-			must += d.Total()
-		}
+		d := &p.Breakdown.Devices[i]
+		must += p.Options.Devices[d.Device].OnHost(d.Total())
 	}
 	for i := range p.Breakdown.Host {
 		for _, t := range p.Breakdown.Host[i].Terms {
@@ -642,9 +639,8 @@ func (s *search) lengthen(p *Plan, l *layout, o estimate.Options) (*Plan, error)
 func (s *search) cachesFit(b *estimate.Breakdown) bool {
 	must, grows := hostNeed(b)
 	for i := range b.Devices {
-		if d := &b.Devices[i]; s.o.Devices[d.Device].Unified {
-			must += d.Total()
-		}
+		d := &b.Devices[i]
+		must += s.o.Devices[d.Device].OnHost(d.Total())
 	}
 	return s.host == nil || must+grows <= *s.host
 }

@@ -113,6 +113,7 @@ func (c drmCard) amdMemory(d *hw.Device, root fs.FS, host hw.Host) error {
 		if host.MemoryAvailable != nil {
 			mapped = min(mapped, *host.MemoryAvailable)
 		}
+		d.OwnFree = free
 		total, free = total+gtt, free+mapped
 		d.Source["memory_total"] = "sysfs mem_info_vram_total + mem_info_gtt_total"
 		d.Source["memory_free"] = "sysfs, as far as the host has memory available"

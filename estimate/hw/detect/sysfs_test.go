@@ -30,6 +30,10 @@ func TestSysfsDevices(t *testing.T) {
 		"rx7900xtx": {[]string{
 			"0 rocm AMD Radeon RX 7900 XTX 22548/24560 cc gfx1100 SM 96 959 GB/s PCIe 4x16 display [4242 llama-server 1536]",
 		}, nil},
+		"ryzen-desktop": {[]string{
+			"0 rocm AMD Radeon RX 7900 XTX 22548/24560 cc gfx1100 SM 96 959 GB/s PCIe 4x16 display [4242 llama-server 1536]",
+			"1 rocm AMD Radeon Graphics 32481/32512 unified cc gfx1036 SM 2 0 GB/s PCIe 4x16",
+		}, nil},
 		"ryzen-apu":   {[]string{"0 rocm AMD Radeon 780M Graphics 15484/15872 unified cc gfx1103 SM 12 89 GB/s PCIe 4x16 display"}, nil},
 		"strix-halo":  {[]string{"0 rocm AMD Radeon 8060S Graphics 113102/114176 unified cc gfx1151 SM 40 256 GB/s PCIe 4x16 display"}, nil},
 		"arc-b580":    {[]string{"0 vulkan Intel Arc B580 ?/12288 cc  SM 20 456 GB/s PCIe 4x8 display"}, nil},

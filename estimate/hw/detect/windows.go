@@ -46,6 +46,7 @@ func (s Source) windows(host hw.Host) ([]hw.Device, []Finding) {
 				var own uint64
 				if a.Memory > 4<<30 && a.Memory <= maxMemory {
 					own = a.Memory
+					d.OwnFree = own
 				}
 				half := *host.MemoryTotal / 2
 				total := own + half
