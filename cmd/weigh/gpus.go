@@ -7,6 +7,7 @@ import (
 	"io"
 	"path"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/spf13/cobra"
 
@@ -39,7 +40,7 @@ func newGPUsCmd() *cobra.Command {
 		RunE: func(cmd *cobra.Command, args []string) error {
 			w := cmd.OutOrStdout()
 			if o.catalog {
-				return printCatalog(w, strings.Join(args, " "), o.json)
+				return printCatalog(w, render.StyleOf(w), strings.Join(args, " "), o.json)
 			}
 			if len(args) > 0 {
 				return fmt.Errorf("gpus takes no argument but with --catalog, and there is %q", args[0])
@@ -156,8 +157,37 @@ func remoteDevices(ctx context.Context, endpoints, memory []string) ([]hw.Device
 	return devices, nil
 }
 
-// barWidth is the width of a bar of memory, in columns.
-const barWidth = 32
+// barWidth is the width of a bar of memory, in columns: less on a narrow terminal.
+func barWidth(style render.Style) int {
+	if style.Width > 0 && style.Width < 100 {
+		return 10
+	}
+	return 32
+}
+
+// printFacts writes facts in a line below a heading, in more where the terminal
+// is narrow.
+func printFacts(w io.Writer, style render.Style, facts []string) {
+	line := ""
+	flush := func() {
+		if line != "" {
+			fmt.Fprintf(w, "  %s\n", style.Dim(line))
+		}
+	}
+	for _, f := range facts {
+		switch {
+		case line == "":
+			line = f
+		case style.Width > 0 && utf8.RuneCountInString(line)+utf8.RuneCountInString(f)+5 > style.Width:
+			line += ","
+			flush()
+			line = f
+		default:
+			line += ", " + f
+		}
+	}
+	flush()
+}
 
 // printMachine writes the machine for people.
 func printMachine(w io.Writer, style render.Style, m hw.Machine, findings []detect.Finding, reserve uint64) {
@@ -197,9 +227,7 @@ func severity(style render.Style, s string) string {
 // model can use of it, and who holds the rest.
 func printDevice(w io.Writer, style render.Style, d hw.Device, reserve uint64) {
 	fmt.Fprintf(w, "%s %s\n", style.Bold(fmt.Sprintf("GPU %d", d.Index)), style.Bold(render.Text(d.Name)))
-	if about := aboutDevice(d); about != "" {
-		fmt.Fprintf(w, "  %s\n", style.Dim(about))
-	}
+	printFacts(w, style, aboutDevice(d))
 	rows := [][]string{{"  memory", memoryLine(style, d)}}
 	if b := hw.Usable(d, reserve); b.Known {
 		for _, l := range b.Lines[1:] {
@@ -227,8 +255,7 @@ func printDevice(w io.Writer, style render.Style, d hw.Device, reserve uint64) {
 var unitName = map[string]string{"nvidia": "multiprocessors", "amd": "compute units", "intel": "Xe cores", "apple": "GPU cores"}
 
 // aboutDevice lists what is known of a device beside its memory.
-func aboutDevice(d hw.Device) string {
-	var facts []string
+func aboutDevice(d hw.Device) (facts []string) {
 	add := func(known bool, format string, args ...any) {
 		if known {
 			facts = append(facts, fmt.Sprintf(format, args...))
@@ -244,7 +271,7 @@ func aboutDevice(d hw.Device) string {
 	add(d.Driver != "", "driver %s", render.Text(d.Driver))
 	add(d.DisplayActive, "draws a screen")
 	add(d.Remote != "", "at %s", render.Text(d.Remote))
-	return strings.Join(facts, ", ")
+	return facts
 }
 
 // memoryLine says what of the memory is used and free, and who says so.
@@ -262,7 +289,7 @@ func memoryLine(style render.Style, d hw.Device) string {
 	case d.MemoryFree == nil:
 		return render.Bytes(*d.MemoryTotal) + ", what is free is unknown" + from
 	}
-	bar := style.Bar(*d.MemoryTotal-min(*d.MemoryFree, *d.MemoryTotal), *d.MemoryTotal, barWidth)
+	bar := style.Bar(*d.MemoryTotal-min(*d.MemoryFree, *d.MemoryTotal), *d.MemoryTotal, barWidth(style))
 	if bar != "" {
 		bar += " "
 	}
@@ -318,9 +345,7 @@ func printHost(w io.Writer, style render.Style, h hw.Host) {
 	if h.Environment != "" {
 		facts = append(facts, h.Environment)
 	}
-	if len(facts) > 0 {
-		fmt.Fprintf(w, "  %s\n", style.Dim(strings.Join(facts, ", ")))
-	}
+	printFacts(w, style, facts)
 	rows := [][]string{{"  memory", hostMemoryLine(style, h)}}
 	if h.Limit != nil {
 		rows = append(rows, []string{"  limit", render.Bytes(*h.Limit) + style.Dim("  "+render.Text(h.LimitSource))})
@@ -348,7 +373,7 @@ func hostMemoryLine(style render.Style, h hw.Host) string {
 	if h.MemoryAvailable == nil {
 		return render.Bytes(*h.MemoryTotal) + ", what is available is unknown"
 	}
-	bar := style.Bar(*h.MemoryTotal-min(*h.MemoryAvailable, *h.MemoryTotal), *h.MemoryTotal, barWidth)
+	bar := style.Bar(*h.MemoryTotal-min(*h.MemoryAvailable, *h.MemoryTotal), *h.MemoryTotal, barWidth(style))
 	if bar != "" {
 		bar += " "
 	}

@@ -11,36 +11,41 @@ import (
 
 // A cardDocument is the JSON of a card of the catalogue. What is unknown is null.
 type cardDocument struct {
-	Name              string  `json:"name"`
-	Vendor            string  `json:"vendor"`
-	Memory            *uint64 `json:"memory"`
-	UnifiedMemory     bool    `json:"unified_memory"`
-	BandwidthBps      *uint64 `json:"bandwidth_bytes_per_second"`
-	FP16Flops         *uint64 `json:"fp16_flops"`
-	FP32Flops         *uint64 `json:"fp32_flops"`
-	ComputeCapability *string `json:"compute_capability"`
-	Architecture      *string `json:"architecture"`
-	Multiprocessors   *int    `json:"multiprocessors"`
-	Source            string  `json:"source"`
+	Name              string   `json:"name"`
+	Vendor            string   `json:"vendor"`
+	Memory            *uint64  `json:"memory"`
+	MemorySizes       []uint64 `json:"memory_sizes,omitempty"` // of a part sold in several
+	UnifiedMemory     bool     `json:"unified_memory"`
+	BandwidthBps      *uint64  `json:"bandwidth_bytes_per_second"`
+	FP16Flops         *uint64  `json:"fp16_flops"`
+	FP32Flops         *uint64  `json:"fp32_flops"`
+	ComputeCapability *string  `json:"compute_capability"`
+	Architecture      *string  `json:"architecture"`
+	Multiprocessors   *int     `json:"multiprocessors"`
+	Source            string   `json:"source"`
 }
 
-// printCatalog writes the cards whose name has every word of the pattern.
-func printCatalog(w io.Writer, pattern string, asJSON bool) error {
+// printCatalog writes the cards whose maker and name have every word of the
+// pattern, else the card that the pattern names as --gpu would.
+func printCatalog(w io.Writer, style render.Style, pattern string, asJSON bool) error {
 	var cards []hw.Card
 	for _, c := range hw.Catalogue() {
-		if matches(c.Name, pattern) {
+		if matches(c.Vendor+" "+c.Name, pattern) {
 			cards = append(cards, c)
 		}
 	}
 	if len(cards) == 0 {
-		_, err := hw.Lookup(pattern) // names the nearest
-		return err
+		c, err := hw.Lookup(pattern)
+		if err != nil {
+			return err // which names the nearest
+		}
+		cards = append(cards, c)
 	}
 	if asJSON {
 		docs := []cardDocument{}
 		for _, c := range cards {
 			docs = append(docs, cardDocument{
-				c.Name, c.Vendor, known(c.Memory), c.Unified, known(c.BandwidthBps), known(c.FP16Flops), known(c.FP32Flops),
+				c.Name, c.Vendor, known(c.Memory), c.Sizes, c.Unified, known(c.BandwidthBps), known(c.FP16Flops), known(c.FP32Flops),
 				known(c.ComputeCapability.String()), known(c.Arch), known(c.Units), c.Source,
 			})
 		}
@@ -49,16 +54,24 @@ func printCatalog(w io.Writer, pattern string, asJSON bool) error {
 			Cards  []cardDocument `json:"cards"`
 		}{1, docs})
 	}
-	rows := [][]string{{"NAME", "MEMORY", "BANDWIDTH", "FP16", "FP32", "CC", "UNITS", "SOURCE"}}
+	rows := [][]string{{"NAME", "MEMORY", "GB/s", "FP16 TFLOPS", "FP32 TFLOPS", "CC", "UNITS", "SOURCE"}}
 	for _, c := range cards {
 		memory := "shared"
 		if c.Memory > 0 {
 			memory = render.Bytes(c.Memory)
 		}
 		rows = append(rows, []string{
-			c.Name, memory, fmt.Sprintf("%d GB/s", c.BandwidthBps/1e9), tera(c.FP16Flops), tera(c.FP32Flops),
+			c.Name, memory, fmt.Sprint(c.BandwidthBps / 1e9), tera(c.FP16Flops), tera(c.FP32Flops),
 			c.ComputeCapability.String() + c.Arch, blank(c.Units), c.Source,
 		})
+	}
+	if style.Width > 0 && style.Width < 160 { // the sources are the widest column: --json and a pipe have them
+		rows[0][3], rows[0][4] = "FP16 TF", "FP32 TF"
+		for i, r := range rows {
+			if rows[i] = r[:7]; style.Width < 100 {
+				rows[i] = []string{r[0], r[1], r[2], r[3], r[5]}
+			}
+		}
 	}
 	render.Columns(w, rows, 1, 2, 3, 4, 6)
 	return nil
@@ -75,12 +88,12 @@ func matches(name, pattern string) bool {
 	return true
 }
 
-// tera writes a rate in TFLOPS, and nothing for an unknown one.
+// tera writes a rate in 10^12 operations per second, and nothing for an unknown one.
 func tera(flops uint64) string {
 	if flops == 0 {
 		return ""
 	}
-	return fmt.Sprintf("%.1f TFLOPS", float64(flops)/1e12)
+	return fmt.Sprintf("%.1f", float64(flops)/1e12)
 }
 
 // blank writes a number, and nothing for an unknown one.

@@ -13,6 +13,7 @@ import (
 	"runtime"
 	"strings"
 	"testing"
+	"unicode/utf8"
 
 	"weigh/cmd/weigh/internal/render"
 	"weigh/estimate/hw"
@@ -118,6 +119,13 @@ func TestPrintMachine(t *testing.T) {
 		printMachine(&b, render.Style{Bars: true}, m, findings, defaultReserve)
 		golden(t, "gpus/desktop-on-a-terminal", b.Bytes())
 		b.Reset()
+		printMachine(&b, render.Style{Bars: true, Width: 80}, m, findings, defaultReserve)
+		for line := range strings.Lines(b.String()) {
+			if n := utf8.RuneCountInString(strings.TrimSuffix(line, "\n")); n > 80 {
+				t.Errorf("%d columns on a terminal of 80: %s", n, line)
+			}
+		}
+		b.Reset()
 		printDiagnosis(&b, render.Style{}, m, findings, func(name string) (string, bool) { return "1", name == "LD_BIND_NOW" })
 		golden(t, "gpus/desktop-doctor", bytes.Replace(b.Bytes(), []byte("windows/"+runtime.GOARCH), []byte("windows/GOARCH"), 1))
 	})
@@ -179,7 +187,11 @@ func TestGPUsFlags(t *testing.T) {
 		"a server that is not":     {"--rpc|" + nobody, nil, "--rpc-memory"},
 		"an argument":              {"4090", nil, "--catalog"},
 		"a reserve without a unit": {"--reserve|1024", nil, "--reserve"},
-		"the catalogue":            {"--catalog|4090|laptop", []string{"GeForce RTX 4090 Laptop GPU", "576 GB/s"}, ""},
+		"the catalogue":            {"--catalog|4090|laptop", []string{"GeForce RTX 4090 Laptop GPU", "576"}, ""},
+		"a maker's cards":          {"--catalog|intel|b580", []string{"Intel Arc B580"}, ""},
+		"a card as drivers write":  {"--catalog|NVIDIA GeForce RTX 4090 D", []string{"GeForce RTX 4090 D"}, ""},
+		"a card without spaces":    {"--catalog|rtx4090d", []string{"GeForce RTX 4090 D"}, ""},
+		"a name of several":        {"--gpu|RTX 4060 Ti", nil, "GeForce RTX 4060 Ti 16GB, GeForce RTX 4060 Ti 8GB"},
 		"nothing in the catalogue": {"--catalog|RXT 4090", nil, "the nearest are GeForce RTX 4090"},
 	}
 	for name, tt := range tests {
@@ -206,6 +218,18 @@ func TestGPUsFlags(t *testing.T) {
 		var doc struct{ Schema int }
 		if jerr := json.Unmarshal([]byte(out), &doc); err != nil || jerr != nil || doc.Schema != 1 {
 			t.Errorf("gpus %v wrote schema %d, error %v, %v", args, doc.Schema, err, jerr)
+		}
+	}
+}
+
+func TestCatalogOnANarrowTerminal(t *testing.T) {
+	var b bytes.Buffer
+	if err := printCatalog(&b, render.Style{Width: 80}, "", false); err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(b.String()) {
+		if n := utf8.RuneCountInString(strings.TrimSuffix(line, "\n")); n > 80 {
+			t.Errorf("%d columns on a terminal of 80: %s", n, line)
 		}
 	}
 }

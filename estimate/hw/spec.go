@@ -7,6 +7,7 @@ import (
 	"math/bits"
 	"strconv"
 	"strings"
+	"unicode/utf8"
 )
 
 // MaxDevices is the most devices llama.cpp takes.
@@ -32,11 +33,11 @@ func ParseSpec(spec string) ([]Device, error) {
 	if strings.EqualFold(s, "none") {
 		return nil, ErrNoDevice
 	}
-	count, s, err := cutCount(s)
+	name, options, _ := strings.Cut(s, ":")
+	count, name, err := cutCount(name)
 	if err != nil {
 		return nil, fmt.Errorf("gpu %q: %w", spec, err)
 	}
-	name, options, _ := strings.Cut(s, ":")
 	d, err := named(strings.Trim(name, ` "'`))
 	if err != nil {
 		return nil, fmt.Errorf("gpu %q: %w", spec, err)
@@ -58,21 +59,20 @@ func ParseSpec(spec string) ([]Device, error) {
 	return devices, nil
 }
 
-// cutCount splits "2x RTX 3090" after its count.
+// cutCount splits "2x RTX 3090" after its count. A card's own name may begin like
+// one: "7900 XTX".
 func cutCount(s string) (int, string, error) {
 	digits := len(s) - len(strings.TrimLeft(s, "0123456789"))
-	rest, found := strings.CutPrefix(strings.TrimLeft(s[digits:], " "), "x")
-	if !found {
-		rest, found = strings.CutPrefix(strings.TrimLeft(s[digits:], " "), "×")
-	}
-	if digits == 0 || !found {
+	rest := strings.TrimLeft(s[digits:], " ")
+	sign, n := utf8.DecodeRuneInString(rest)
+	if digits == 0 || !strings.ContainsRune("xX×", sign) || len(catalogue().find(s)) > 0 {
 		return 1, s, nil
 	}
-	n, err := strconv.Atoi(s[:digits])
-	if err != nil || n < 1 || n > MaxDevices {
+	count, err := strconv.Atoi(s[:digits])
+	if err != nil || count < 1 || count > MaxDevices {
 		return 0, "", fmt.Errorf("%s devices: llama.cpp takes 1 to %d", s[:digits], MaxDevices)
 	}
-	return n, strings.TrimSpace(rest), nil
+	return count, strings.TrimSpace(rest[n:]), nil
 }
 
 // apply sets one option of a spec.
@@ -94,6 +94,9 @@ func (d *Device) apply(option string) error {
 		if err != nil {
 			return err
 		}
+		if d.Vendor != "nvidia" {
+			return fmt.Errorf("cc=%s: %s has no compute capability, which is NVIDIA's", value, d.Name)
+		}
 		d.ComputeCapability = c
 		d.Source["compute_capability"] = "flag"
 	case "display":
@@ -108,23 +111,32 @@ func (d *Device) apply(option string) error {
 // named returns one device for a size or a name of the catalogue.
 func named(name string) (Device, error) {
 	size, err := ParseSize(name)
-	if err == nil {
+	if err == nil && len(catalogue().find(name)) == 0 { // a Radeon 780M is not one of 780 MiB
 		return bare(size)
 	}
 	if len(name) <= 3 && strings.Trim(name, "0123456789.") == "" {
 		return Device{}, err // a size that lacks its unit, not a card
 	}
-	c, err := Lookup(name)
-	if err != nil {
-		return Device{}, err
+	c, unknown := Lookup(name)
+	if unknown != nil {
+		if strings.ContainsRune("0123456789+-.", rune(name[0])) {
+			return Device{}, fmt.Errorf("%w; nor is it a size such as 24GiB", unknown)
+		}
+		return Device{}, unknown
 	}
 	return c.Device()
 }
+
+// maxMemory is more than any device has.
+const maxMemory = 1 << 50
 
 // bare returns a CUDA card of which only the size is known.
 func bare(size uint64) (Device, error) {
 	if size == 0 {
 		return Device{}, errors.New(`a card of no memory; say "none" to run on the CPU alone`)
+	}
+	if size > maxMemory {
+		return Device{}, fmt.Errorf("%d bytes is more than any device has", size)
 	}
 	return Device{
 		Name: "CUDA device", Vendor: "nvidia", Backend: CUDA, Assumed: true,

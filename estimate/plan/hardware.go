@@ -28,7 +28,8 @@ const largeCard = 96 << 30
 
 // Hardware returns the smallest cards of the catalogue, alone and in pairs (fours
 // and eights where pairs are too small or very large), that run m with all layers and o's
-// settings. Parts of laptops and parts that share the host's memory are left out.
+// settings. Parts of laptops, parts that share the host's memory and cards that are
+// no longer made (of PCIe 3.0 and before, or whose matrix rate is unknown) are left out.
 func Hardware(m *model.Model, o estimate.Options, w Want) ([]Purchase, error) {
 	if o.NCtx == 0 {
 		o.NCtx = (&search{m: m, o: o}).wanted()
@@ -36,7 +37,8 @@ func Hardware(m *model.Model, o estimate.Options, w Want) ([]Purchase, error) {
 	o.NGPULayers, o.TensorSplit, o.Overrides, o.SplitMode, o.NoKVOffload = nil, nil, nil, estimate.SplitLayer, false
 	var cards []hw.Card
 	for _, c := range hw.Catalogue() {
-		if c.Memory > 0 && !c.Unified && !strings.Contains(c.Name, "Laptop") && !strings.Contains(c.Name, "Max-Q") {
+		made := c.FP16Flops > 0 && (c.PCIe.Gen > 3 || c.PCIe.Gen == 0)
+		if made && c.Memory > 0 && !c.Unified && !strings.Contains(c.Name, "Laptop") && !strings.Contains(c.Name, "Max-Q") {
 			cards = append(cards, c)
 		}
 	}

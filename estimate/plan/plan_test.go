@@ -248,6 +248,9 @@ func TestHardwareHoldsTheModel(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		if p.Card.PCIe.Gen == 3 || p.Card.FP16Flops == 0 {
+			t.Errorf("%s is proposed, which is no longer made", p.Card.Name)
+		}
 		if p.Need > *d.MemoryFree {
 			t.Errorf("%d x %s: needs %d of %d bytes", p.Count, p.Card.Name, p.Need, *d.MemoryFree)
 		}
