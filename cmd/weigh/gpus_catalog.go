@@ -69,7 +69,7 @@ func printCatalog(w io.Writer, style render.Style, pattern string, asJSON bool) 
 		rows[0][3], rows[0][4] = "FP16 TF", "FP32 TF"
 		for i, r := range rows {
 			if rows[i] = r[:7]; style.Width < 100 {
-				rows[i] = []string{r[0], r[1], r[2], r[3], r[5]}
+				rows[i] = []string{r[0], r[1], r[2], r[5]}
 			}
 		}
 	}
