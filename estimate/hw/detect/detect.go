@@ -9,6 +9,8 @@ package detect
 import (
 	"cmp"
 	"context"
+	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"os/exec"
@@ -138,6 +140,31 @@ func value(p *uint64) uint64 {
 	return *p
 }
 
+// maxOutput bounds what a program may write: the probe's report of a machine full
+// of cards and processes is far smaller.
+const maxOutput = 32 << 20
+
+// errOutput says that a program writes without end.
+var errOutput = fmt.Errorf("it wrote more than %d MiB", maxOutput>>20)
+
+// A bounded writer keeps what a program writes, and refuses what is too much,
+// which ends the program.
+type bounded struct {
+	kept []byte
+	left int
+	full bool
+}
+
+func (b *bounded) Write(p []byte) (int, error) {
+	if len(p) > b.left {
+		b.full = true
+		return 0, errOutput
+	}
+	b.left -= len(p)
+	b.kept = append(b.kept, p...)
+	return len(p), nil
+}
+
 // runCommand runs a program and returns what it writes. It comes back when ctx
 // ends, even if the program cannot be killed because its driver hangs.
 func runCommand(ctx context.Context, name string, args ...string) ([]byte, error) {
@@ -149,8 +176,16 @@ func runCommand(ctx context.Context, name string, args ...string) ([]byte, error
 	go func() {
 		cmd := exec.CommandContext(ctx, name, args...)
 		cmd.WaitDelay = time.Second
-		out, err := cmd.Output()
-		done <- result{out, err}
+		out, trouble := bounded{left: maxOutput}, bounded{left: maxText}
+		cmd.Stdout, cmd.Stderr = &out, &trouble
+		err := cmd.Run()
+		if exit := (*exec.ExitError)(nil); errors.As(err, &exit) {
+			exit.Stderr = trouble.kept
+		}
+		if out.full || trouble.full {
+			err = errOutput // and not that its pipe was closed on it
+		}
+		done <- result{out.kept, err}
 	}()
 	select {
 	case r := <-done:

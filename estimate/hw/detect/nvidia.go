@@ -2,6 +2,7 @@ package detect
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -25,10 +26,24 @@ type nvidiaReport struct {
 	Driver   string
 	CUDA     string // the highest version the driver takes
 	GPUs     []reading
+	Unsliced int      // GPUs in MIG mode without a slice
 	Tried    []string // each thing asked, and its answer
 	Problem  string   // why there are no GPUs to read
 	Hint     string
 	NoDriver bool // Problem only says that there is no NVIDIA driver
+}
+
+// problems says what an answer to nvmlInit means and what to do. nvidia-smi ends
+// with the same numbers.
+//
+// Source: nvml.h, nvmlReturn_t; the manual of nvidia-smi, return value.
+var problems = map[int]struct{ says, hint string }{
+	4:  {"this user may not ask the NVIDIA driver", "give the user access to /dev/nvidia*; in a container pass the devices in"},
+	9:  {"NVIDIA's driver is installed but not loaded", "modprobe nvidia, or restart the machine; with Secure Boot the module must be signed"},
+	12: {"no NVIDIA driver", ""},
+	15: {"the GPU fell off the bus", "restart the machine"},
+	17: {"the system keeps this process from the GPU", "in a container, pass the devices and their control group in"},
+	18: {"NVIDIA's driver and its library are of different versions", "restart the machine: the driver was updated while it ran"},
 }
 
 // A reading is what the driver says of one GPU or slice; nil is unsaid.
@@ -107,7 +122,7 @@ func (s Source) probe(ctx context.Context, limit time.Duration) nvidiaReport {
 		}
 	}
 	var report nvidiaReport
-	if err := json.NewDecoder(io.LimitReader(bytes.NewReader(out), maxText)).Decode(&report); err != nil {
+	if err := json.NewDecoder(bytes.NewReader(out)).Decode(&report); err != nil {
 		return nvidiaReport{
 			Tried:   []string{"NVML: the probe's answer is not readable: " + err.Error()},
 			Problem: "the probe of the NVIDIA driver gave no readable answer",
@@ -171,7 +186,7 @@ func (r nvidiaReport) devices(s Source, host hw.Host) ([]hw.Device, []Finding) {
 		return nil, findings
 	}
 	if r.Way != "" {
-		message := fmt.Sprintf("NVIDIA driver %s answers through %s", r.Driver, r.Way)
+		message := fmt.Sprintf("NVIDIA driver %s answers through %s", cmp.Or(r.Driver, "of unknown version"), r.Way)
 		if r.CUDA != "" {
 			message += ", for CUDA up to " + r.CUDA
 		}
@@ -195,7 +210,9 @@ func (r nvidiaReport) devices(s Source, host hw.Host) ([]hw.Device, []Finding) {
 		}
 		devices = append(devices, d)
 	}
-	if len(r.GPUs) == 0 && r.Way != "" {
+	if r.Unsliced > 0 {
+		say(Warning, fmt.Sprintf("%d GPU(s) are in MIG mode but have no slice: CUDA cannot use them", r.Unsliced), "nvidia-smi mig -cgi creates slices; nvidia-smi -mig 0 ends the mode")
+	} else if len(r.GPUs) == 0 && r.Way != "" {
 		say(Info, "the NVIDIA driver has no device", "", r.Tried...)
 	}
 	devices, found := visible(s.Env, devices)
@@ -364,6 +381,7 @@ func visible(env func(string) (string, bool), devices []hw.Device) ([]hw.Device,
 		return devices, nil
 	}
 	var kept []hw.Device
+	var taken []int
 	for item := range strings.SplitSeq(list, ",") {
 		item = strings.TrimSpace(item)
 		n, err := strconv.Atoi(item)
@@ -381,6 +399,11 @@ func visible(env func(string) (string, bool), devices []hw.Device) ([]hw.Device,
 		if i < 0 || i >= len(devices) {
 			break // CUDA ends the list at the first device it does not know
 		}
+		if slices.Contains(taken, i) {
+			kept = nil // and takes none of a list that repeats one
+			break
+		}
+		taken = append(taken, i)
 		kept = append(kept, devices[i])
 	}
 	if len(kept) == len(devices) {

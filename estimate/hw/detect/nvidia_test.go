@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 	"testing/fstest"
@@ -161,6 +162,9 @@ func TestNVML(t *testing.T) {
 			"0 cuda NVIDIA H100 80GB HBM3 MIG 3g.40gb 40384/40448 MIG cc 9.0 SM 60 1676 GB/s PCIe 5x16",
 			"1 cuda NVIDIA H100 80GB HBM3 MIG 1g.10gb 9841/9856 MIG cc 9.0 SM 16 419 GB/s PCIe 5x16",
 		}, []string{"a single MIG slice"}},
+		"mig-empty": {[]string{
+			"0 cuda NVIDIA A30 24276/24576 reserved 300 cc 8.0 SM 56 933 GB/s PCIe 4x16",
+		}, []string{"warning nvidia: 1 GPU(s) are in MIG mode but have no slice", "nvidia-smi mig -cgi"}},
 		"lost": {[]string{
 			"0 cuda NVIDIA GeForce RTX 3090 ?/? cc 8.6 SM 82 936 GB/s PCIe 4x16",
 			"1 cuda NVIDIA GeForce RTX 3090 24256/24576 reserved 320 cc 8.6 SM 82 936 GB/s PCIe 4x8",
@@ -277,8 +281,18 @@ func TestNVIDIASMI(t *testing.T) {
 		"a figure that cannot be": {"linux", answers{15: strings.Replace(full, "12288", "-5", 1)}, []string{
 			"0 cuda NVIDIA GeForce RTX 3060 ?/? cc 8.6 SM 28 360 GB/s PCIe 4x8 display [77 C:\\llama\\llama-server.exe ?]",
 		}, []string{`nvidia-smi says "-5"`}},
-		"no table":  {"linux", answers{15: "hello\n", 10: "hello\n", 4: "hello\n"}, nil, []string{"error nvidia: nvidia-smi: its answer is no table of 4 columns"}},
-		"a failure": {"linux", answers{}, nil, []string{"error nvidia: nvidia-smi does not answer", "unknown field"}},
+		"what is free cannot be": {"linux", answers{15: strings.Replace(full, "11000", "NaN", 1)}, []string{
+			"0 cuda NVIDIA GeForce RTX 3060 ?/12288 reserved 267 cc 8.6 SM 28 360 GB/s PCIe 4x8 display [77 C:\\llama\\llama-server.exe ?]",
+		}, nil},
+		"what is reserved cannot be": {"linux", answers{15: strings.Replace(full, "267", "lots", 1)}, []string{
+			"0 cuda NVIDIA GeForce RTX 3060 11000/12288 cc 8.6 SM 28 360 GB/s PCIe 4x8 display [77 C:\\llama\\llama-server.exe ?]",
+		}, nil},
+		"rates that cannot be": {"linux", answers{15: strings.Replace(strings.Replace(full, ", 4, 8, 7501,", ", NaN, Inf, -Inf,", 1), "170.00", "NaN", 1)}, []string{
+			"0 cuda NVIDIA GeForce RTX 3060 11000/12288 reserved 267 cc 8.6 SM 28 360 GB/s PCIe 4x16 display [77 C:\\llama\\llama-server.exe ?]",
+		}, nil},
+		"no devices": {"linux", answers{15: "No devices were found\n"}, nil, []string{"info nvidia: the NVIDIA driver has no device"}},
+		"no table":   {"linux", answers{15: "hello\n", 10: "hello\n", 4: "hello\n"}, nil, []string{"error nvidia: nvidia-smi: its answer is no table of 4 columns"}},
+		"a failure":  {"linux", answers{}, nil, []string{"error nvidia: nvidia-smi does not answer", "unknown field"}},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -304,6 +318,89 @@ func TestNVIDIASMI(t *testing.T) {
 	}
 }
 
+// TestNVIDIASMIThatFails holds that an exit code of nvidia-smi, which is NVML's
+// answer, is said with what to do.
+func TestNVIDIASMIThatFails(t *testing.T) {
+	if runtime.GOOS == "windows" {
+		t.Skip("SKIP: no sh")
+	}
+	tests := map[string]struct {
+		script string
+		says   []string
+	}{
+		"versions that differ":       {"echo Failed to initialize NVML: Driver/library version mismatch; exit 18", []string{"error nvidia: NVIDIA's driver and its library are of different versions", "restart the machine", "exit status 18: Failed to initialize"}},
+		"a driver that is not there": {"echo NVIDIA-SMI has failed; exit 9", []string{"error nvidia: NVIDIA's driver is installed but not loaded", "modprobe nvidia"}},
+		"no permission":              {"exit 4", []string{"this user may not ask the NVIDIA driver"}},
+		"no devices":                 {"echo No devices were found; exit 6", []string{"info nvidia: the NVIDIA driver has no device"}},
+		"another failure":            {"echo boom >&2; exit 77", []string{"nvidia-smi does not answer: exit status 77: boom"}},
+		"an answer without end":      {"yes NVIDIA, 1, 2, 3", []string{"it wrote more than 32 MiB"}},
+		"noise":                      {"head -c 65536 /dev/zero | tr '\\0' '\\351'", []string{"error nvidia: nvidia-smi: its answer is no table"}},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			s := source(aHost())
+			s.Command = func(ctx context.Context, _ string, _ ...string) ([]byte, error) {
+				return runCommand(ctx, "sh", "-c", tt.script)
+			}
+			m, findings := s.Machine(t.Context())
+			check(t, m, findings, nil, tt.says)
+		})
+	}
+}
+
+// TestNVIDIASMIOfWSL holds that WSL's own program is asked where there is one, and
+// the one on the PATH in a container that WSL runs.
+func TestNVIDIASMIOfWSL(t *testing.T) {
+	for name, want := range map[string]string{"own": "/usr/lib/wsl/lib/nvidia-smi", "container": "nvidia-smi"} {
+		t.Run(name, func(t *testing.T) {
+			root := aHost()
+			root["proc/sys/kernel/osrelease"] = &fstest.MapFile{Data: []byte("5.15.153.1-microsoft-standard-WSL2\n")}
+			if name == "own" {
+				root["usr/lib/wsl/lib/nvidia-smi"] = &fstest.MapFile{}
+			}
+			s, asked := source(root), ""
+			s.Command = func(_ context.Context, program string, _ ...string) ([]byte, error) {
+				asked = program
+				return nil, exec.ErrNotFound
+			}
+			s.Machine(t.Context())
+			if asked != want {
+				t.Errorf("asked %q, want %q", asked, want)
+			}
+		})
+	}
+}
+
+// TestManyProcesses holds that a machine full of processes with long names is
+// still read.
+func TestManyProcesses(t *testing.T) {
+	dir := fakeNVML(t)
+	var ini strings.Builder
+	ini.WriteString("[system]\n")
+	var procs []string
+	for i := range 60 {
+		fmt.Fprintf(&ini, "pid.%d = /opt/%s\x1b[2J%d\n", 100+i, strings.Repeat("\x01", 900), i)
+		procs = append(procs, fmt.Sprintf("%d:4", 100+i))
+	}
+	for range 16 {
+		fmt.Fprintf(&ini, "[gpu]\nname = NVIDIA A100-SXM4-80GB\ncc = 8.0\ntotal = 81920M\nused = 400M\nprocs = %s\ngprocs =\n", strings.Join(procs, ", "))
+	}
+	name := filepath.Join(dir, "many.ini")
+	if err := os.WriteFile(name, []byte(ini.String()), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("FAKE_NVML_CONFIG", name)
+	m, findings := probing(t, aHost()).Machine(t.Context())
+	if len(m.Devices) != 16 || len(m.Devices[15].UsedBy) != 60 {
+		t.Fatalf("%d devices, findings %v; want 16 with 60 processes each", len(m.Devices), findings)
+	}
+	for _, p := range m.Devices[15].UsedBy {
+		if len(p.Name) > maxName {
+			t.Errorf("a name of %d bytes is kept", len(p.Name))
+		}
+	}
+}
+
 func TestVisible(t *testing.T) {
 	a, b, c := hw.Device{Name: "A", UUID: "GPU-a1"}, hw.Device{Name: "B", UUID: "GPU-b2"}, hw.Device{Name: "A", UUID: "GPU-a3"}
 	tests := map[string]struct {
@@ -322,6 +419,7 @@ func TestVisible(t *testing.T) {
 		"none":                               {[]hw.Device{a, c}, map[string]string{"CUDA_VISIBLE_DEVICES": ""}, "", "hides 2 of 2"},
 		"minus one":                          {[]hw.Device{a, c}, map[string]string{"CUDA_VISIBLE_DEVICES": "-1"}, "", "hides 2 of 2"},
 		"an unknown one ends the list":       {[]hw.Device{a, c}, map[string]string{"CUDA_VISIBLE_DEVICES": "0,7,1"}, "GPU-a1", "hides 1 of 2"},
+		"one twice":                          {[]hw.Device{a, c}, map[string]string{"CUDA_VISIBLE_DEVICES": "1,1"}, "", "hides 2 of 2"},
 		"no devices":                         {nil, map[string]string{"CUDA_VISIBLE_DEVICES": "0"}, "", ""},
 	}
 	for name, tt := range tests {
@@ -343,6 +441,7 @@ func TestVisible(t *testing.T) {
 
 func FuzzParseSMI(f *testing.F) {
 	f.Add("NVIDIA GeForce RTX 3060, 12288, 11000, 1021, GPU-aa, 8.6, 551.61, 4, 8, 7501, 170.00, Enabled, WDDM, 267, [N/A]")
+	f.Add("Tesla, NaN, NaN, NaN, , NaN, , NaN, NaN, NaN, NaN, , , NaN, Enabled")
 	f.Add("Tesla, 1e300, -1, NaN, , 9.99, , 99, Inf, 1e9, -0, , , [Unknown Error], Enabled")
 	f.Fuzz(func(t *testing.T, table string) {
 		gpus, _, err := parseSMI(smiFields[0], table)

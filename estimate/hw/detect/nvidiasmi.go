@@ -1,10 +1,12 @@
 package detect
 
 import (
+	"bytes"
 	"context"
 	"encoding/csv"
 	"errors"
 	"fmt"
+	"math"
 	"os/exec"
 	"strconv"
 	"strings"
@@ -27,7 +29,10 @@ var smiFields = [][]string{
 func (s Source) nvidiaSMI(ctx context.Context) nvidiaReport {
 	program := "nvidia-smi"
 	if release, _ := text(s.Root, "proc/sys/kernel/osrelease"); strings.Contains(strings.ToLower(release), "microsoft") {
-		program = "/usr/lib/wsl/lib/nvidia-smi"
+		// WSL's own is seldom on the PATH; in a container there is only the one that is.
+		if own := "/usr/lib/wsl/lib/nvidia-smi"; exists(s.Root, own[1:]) {
+			program = own
+		}
 	}
 	var report nvidiaReport
 	for _, fields := range smiFields {
@@ -43,13 +48,23 @@ func (s Source) nvidiaSMI(ctx context.Context) nvidiaReport {
 			report.Tried = append(report.Tried, "nvidia-smi: not found")
 			return report
 		}
+		if bytes.HasPrefix(bytes.TrimSpace(out), []byte("No devices")) {
+			report.Way, report.Problem = "nvidia-smi", ""
+			report.Tried = append(report.Tried, "nvidia-smi: no devices")
+			return report
+		}
 		if err != nil {
-			why := err.Error()
+			why, code := err.Error(), 0
 			if exit := (*exec.ExitError)(nil); errors.As(err, &exit) {
 				why += ": " + firstLine(append(exit.Stderr, out...))
+				code = exit.ExitCode()
+			}
+			report.Tried = append(report.Tried, "nvidia-smi: "+why)
+			if p, ok := problems[code]; ok {
+				report.Problem, report.Hint = p.says, p.hint
+				return report
 			}
 			report.Problem = "nvidia-smi does not answer: " + why
-			report.Tried = append(report.Tried, "nvidia-smi: "+why)
 			continue
 		}
 		gpus, driver, err := parseSMI(fields, string(out))
@@ -107,9 +122,12 @@ func parseSMI(fields []string, out string) (gpus []reading, driver string, err e
 // set takes one value of nvidia-smi's table; one that cannot be is left out.
 func (r *reading) set(field, v string) {
 	n, err := strconv.ParseFloat(v, 64)
-	mib := func() *uint64 {
+	if math.IsNaN(n) {
+		err = strconv.ErrSyntax
+	}
+	mib := func(what string) *uint64 {
 		if err != nil || n < 0 || n > maxMemory>>20 {
-			r.lost("memory", fmt.Sprintf("nvidia-smi says %.40q", v))
+			r.lost(what, fmt.Sprintf("nvidia-smi says %.40q", v))
 			return nil
 		}
 		b := uint64(n) << 20
@@ -127,11 +145,11 @@ func (r *reading) set(field, v string) {
 	case "uuid":
 		r.UUID = v
 	case "memory.total":
-		r.Total = mib()
+		r.Total = mib("memory")
 	case "memory.free":
-		r.Free = mib()
+		r.Free = mib("free memory")
 	case "memory.reserved":
-		if b := mib(); b != nil {
+		if b := mib("reserved memory"); b != nil {
 			r.Reserved = *b
 		}
 	case "compute_cap":
@@ -174,7 +192,10 @@ func (s Source) smiProcesses(ctx context.Context, program string, gpus []reading
 		if err != nil {
 			continue
 		}
-		p := hw.Process{PID: pid, Name: f[3]}
+		p := hw.Process{PID: pid, Name: f[3][:min(len(f[3]), maxName)]}
+		if strings.HasPrefix(p.Name, "[") { // [Insufficient Permissions], [N/A]
+			p.Name = ""
+		}
 		if mib, err := strconv.ParseUint(f[2], 10, 64); err == nil && mib <= maxMemory>>20 {
 			b := mib << 20
 			p.Bytes = &b

@@ -18,15 +18,9 @@ const nvmlBuilt = true
 // it (NVML_VALUE_NOT_AVAILABLE), as under WDDM.
 const notAvailable = ^uint64(0)
 
-// problems says what an answer to nvmlInit means and what to do.
-var problems = map[nvml.Return]struct{ says, hint string }{
-	nvml.ERROR_NO_PERMISSION:           {"this user may not ask the NVIDIA driver", "give the user access to /dev/nvidia*; in a container pass the devices in"},
-	nvml.ERROR_DRIVER_NOT_LOADED:       {"NVIDIA's driver is installed but not loaded", "modprobe nvidia, or restart the machine; with Secure Boot the module must be signed"},
-	nvml.ERROR_LIB_RM_VERSION_MISMATCH: {"NVIDIA's driver and its library are of different versions", "restart the machine: the driver was updated while it ran"},
-	nvml.ERROR_GPU_IS_LOST:             {"the GPU fell off the bus", "restart the machine"},
-	nvml.ERROR_OPERATING_SYSTEM:        {"the system keeps this process from the GPU", "in a container, pass the devices and their control group in"},
-	nvml.ERROR_LIBRARY_NOT_FOUND:       {"no NVIDIA driver", ""},
-}
+// maxGPUs is more than any machine has, and than any GPU has slices: a driver
+// that counts more is not asked for all of them.
+const maxGPUs = 256
 
 // answers are NVML's return codes in words; the library's own text is a symbol
 // that it may lack.
@@ -93,7 +87,7 @@ func probeNVML(paths []string) (report nvidiaReport) {
 	}
 	if ret := lib.Init(); ret != nvml.SUCCESS {
 		report.Tried = append(report.Tried, fmt.Sprintf("NVML: %s: nvmlInit: %s (%d)", report.Library, answer(ret), int(ret)))
-		p, ok := problems[ret]
+		p, ok := problems[int(ret)]
 		if !ok {
 			p.says = "the NVIDIA driver does not start: " + answer(ret)
 		}
@@ -116,7 +110,7 @@ func probeNVML(paths []string) (report nvidiaReport) {
 		report.Way, report.Problem = "", "the NVIDIA driver does not count its devices: "+answer(ret)
 		return report
 	}
-	for i := range count {
+	for i := range min(count, maxGPUs) {
 		device, ret := lib.DeviceGetHandleByIndex(i)
 		if ret != nvml.SUCCESS {
 			r := reading{}
@@ -124,7 +118,11 @@ func probeNVML(paths []string) (report nvidiaReport) {
 			report.GPUs = append(report.GPUs, r)
 			continue
 		}
-		report.GPUs = append(report.GPUs, lib.readings(device)...)
+		gpus := lib.readings(device)
+		if len(gpus) == 0 {
+			report.Unsliced++
+		}
+		report.GPUs = append(report.GPUs, gpus...)
 	}
 	return report
 }
@@ -145,7 +143,7 @@ func (l nvmlLibrary) readings(device nvml.Device) []reading {
 		return []reading{whole}
 	}
 	var slices []reading
-	for i := range most {
+	for i := range min(most, maxGPUs) {
 		slice, ret := device.GetMigDeviceHandleByIndex(i)
 		if ret != nvml.SUCCESS {
 			continue // no slice at this place
@@ -269,16 +267,21 @@ func (l nvmlLibrary) processes(r *reading, d nvml.Device) {
 			r.Processes = []hw.Process{}
 		}
 		for _, p := range list {
-			if _, ok := byPID[p.Pid]; ok {
+			var held *uint64
+			if p.UsedGpuMemory != notAvailable && p.UsedGpuMemory <= maxMemory {
+				held = &p.UsedGpuMemory
+			}
+			if i, ok := byPID[p.Pid]; ok {
+				if r.Processes[i].Bytes == nil {
+					r.Processes[i].Bytes = held
+				}
 				continue
 			}
 			byPID[p.Pid] = len(r.Processes)
-			q := hw.Process{PID: int(p.Pid)}
-			if p.UsedGpuMemory != notAvailable && p.UsedGpuMemory <= maxMemory {
-				q.Bytes = &p.UsedGpuMemory
-			}
+			q := hw.Process{PID: int(p.Pid), Bytes: held}
 			if l.has("nvmlSystemGetProcessName") {
 				q.Name, _ = l.SystemGetProcessName(q.PID)
+				q.Name = q.Name[:min(len(q.Name), maxName)]
 			}
 			r.Processes = append(r.Processes, q)
 		}

@@ -14,6 +14,9 @@ import (
 // broken one.
 const maxMemory = 1 << 50
 
+// maxName is as much of a process's name as is kept, in bytes.
+const maxName = 256
+
 // maxText bounds a file of proc or sys, all of which are far smaller.
 const maxText = 4 << 20
 
