@@ -157,6 +157,10 @@ func remoteDevices(ctx context.Context, endpoints, memory []string) ([]hw.Device
 	return devices, nil
 }
 
+// shownProcesses is how many of a device's processes are listed for people, those
+// that hold most; --json has all.
+const shownProcesses = 10
+
 // barWidth is the width of a bar of memory, in columns: less on a narrow terminal.
 func barWidth(style render.Style) int {
 	if style.Width > 0 && style.Width < 100 {
@@ -240,8 +244,17 @@ func printDevice(w io.Writer, style render.Style, d hw.Device, reserve uint64) {
 		rows = append(rows, []string{"  usable", style.Bold(render.Bytes(b.Bytes))})
 	}
 	render.Columns(w, rows)
-	for _, p := range d.UsedBy {
+	for _, p := range d.UsedBy[:min(len(d.UsedBy), shownProcesses)] {
 		fmt.Fprintf(w, "  %10s  %s %s\n", render.Size(p.Bytes), processLabel(p), style.Dim(fmt.Sprintf("(%d)", p.PID)))
+	}
+	if more := len(d.UsedBy) - shownProcesses; more > 0 {
+		var rest *uint64 // unknown where one of them is
+		for i, sum := shownProcesses, uint64(0); i < len(d.UsedBy) && d.UsedBy[i].Bytes != nil; i++ {
+			if sum += *d.UsedBy[i].Bytes; i == len(d.UsedBy)-1 {
+				rest = &sum
+			}
+		}
+		fmt.Fprintf(w, "  %10s  %d more processes\n", render.Size(rest), more)
 	}
 	if freed, names := freeable(d); freed > 0 {
 		fmt.Fprintf(w, "  %s could be freed by ending %s\n", render.Bytes(freed), names)
@@ -296,12 +309,19 @@ func memoryLine(style render.Style, d hw.Device) string {
 	return fmt.Sprintf("%s%s free of %s%s", bar, render.Bytes(*d.MemoryFree), render.Bytes(*d.MemoryTotal), from)
 }
 
+// longestName is as much of a program's name as fits its line.
+const longestName = 48
+
 // processLabel is the last part of a program's path.
 func processLabel(p hw.Process) string {
 	if p.Name == "" {
 		return "a process"
 	}
-	return render.Text(path.Base(strings.ReplaceAll(p.Name, `\`, "/")))
+	name := []rune(render.Text(path.Base(strings.ReplaceAll(p.Name, `\`, "/"))))
+	if len(name) > longestName {
+		return string(name[:longestName-1]) + "…"
+	}
+	return string(name)
 }
 
 // desktopPrograms draw the screen: ending them ends the session.

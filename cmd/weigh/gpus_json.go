@@ -45,7 +45,7 @@ type deviceDocument struct {
 	PCIe              *pcieDocument     `json:"pcie"`
 	PowerLimitMilliW  *uint64           `json:"power_limit_milliwatts"`
 	UnifiedMemory     bool              `json:"unified_memory"`
-	DisplayActive     bool              `json:"display_active"`
+	DisplayActive     *bool             `json:"display_active"`
 	MIG               bool              `json:"mig"`
 	Assumed           bool              `json:"assumed"`
 	Remote            *string           `json:"remote"`
@@ -88,7 +88,7 @@ type hostDocument struct {
 	Limit           *uint64           `json:"limit"`
 	LimitSource     *string           `json:"limit_source"`
 	SwapFree        *uint64           `json:"swap_free"`
-	HugePagesFree   uint64            `json:"huge_pages_free"`
+	HugePagesFree   *uint64           `json:"huge_pages_free"`
 	Cores           *int              `json:"cores"`
 	Threads         *int              `json:"threads"`
 	SIMD            []string          `json:"simd"`
@@ -125,8 +125,11 @@ func newGPUsDocument(m hw.Machine, findings []detect.Finding, reserve uint64) gp
 	doc.Host = hostDocument{
 		OS: h.OS, Environment: known(h.Environment), CPU: known(h.CPU),
 		MemoryTotal: h.MemoryTotal, MemoryAvailable: h.MemoryAvailable, Limit: h.Limit, LimitSource: known(h.LimitSource),
-		SwapFree: h.SwapFree, HugePagesFree: h.HugePagesFree, Cores: known(h.Cores), Threads: known(h.Threads),
+		SwapFree: h.SwapFree, Cores: known(h.Cores), Threads: known(h.Threads),
 		SIMD: list(h.SIMD), BandwidthBps: known(h.BandwidthBps), DiskFree: h.DiskFree, Source: h.Source, Notes: list(h.Notes),
+	}
+	if h.Source["huge_pages_free"] != "" {
+		doc.Host.HugePagesFree = &h.HugePagesFree
 	}
 	return doc
 }
@@ -138,8 +141,11 @@ func newDeviceDocument(d hw.Device, reserve uint64) deviceDocument {
 		MemoryTotal: d.MemoryTotal, MemoryFree: d.MemoryFree, MemoryReserved: known(d.MemoryReserved),
 		ComputeCapability: known(d.ComputeCapability.String()), Architecture: known(d.Arch), Multiprocessors: known(d.SMs),
 		BandwidthBps: known(d.BandwidthBps), FP16Flops: known(d.FP16Flops), FP32Flops: known(d.FP32Flops),
-		PowerLimitMilliW: known(d.PowerLimitMilliW), UnifiedMemory: d.Unified, DisplayActive: d.DisplayActive, MIG: d.MIG,
+		PowerLimitMilliW: known(d.PowerLimitMilliW), UnifiedMemory: d.Unified, MIG: d.MIG,
 		Assumed: d.Assumed, Remote: known(d.Remote), LinkBps: known(d.LinkBps), Source: d.Source, Notes: list(d.Notes),
+	}
+	if d.DisplayActive || d.Assumed || d.Source["display_active"] != "" {
+		doc.DisplayActive = &d.DisplayActive
 	}
 	if d.UsedBy != nil {
 		doc.MemoryUsedBy = []processDocument{}

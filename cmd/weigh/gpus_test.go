@@ -131,6 +131,30 @@ func TestPrintMachine(t *testing.T) {
 	})
 }
 
+// TestPrintManyProcesses holds that a card of many processes still fits a screen.
+func TestPrintManyProcesses(t *testing.T) {
+	m, _ := desktop()
+	d := m.Devices[0]
+	d.UsedBy = nil
+	for i := range 60 {
+		n := uint64(60-i) << 20
+		d.UsedBy = append(d.UsedBy, hw.Process{PID: i, Name: "/opt/" + strings.Repeat("long", 100), Bytes: &n})
+	}
+	var b bytes.Buffer
+	printDevice(&b, render.Style{}, d, 0)
+	if n := strings.Count(b.String(), "\n"); n > 25 {
+		t.Errorf("%d lines:\n%s", n, b.String())
+	}
+	if want := "1.25 GiB  50 more processes"; !strings.Contains(b.String(), want) {
+		t.Errorf("output is\n%s\nwant %q in it", b.String(), want)
+	}
+	for line := range strings.Lines(b.String()) {
+		if strings.Contains(line, "longlong") && !strings.Contains(line, "could be freed") && len(line) > 90 {
+			t.Errorf("a name of any length is written: %s", line)
+		}
+	}
+}
+
 func TestGPUsJSON(t *testing.T) {
 	m, findings := desktop()
 	var b bytes.Buffer

@@ -23,7 +23,7 @@ func (s Source) amd(host hw.Host) ([]hw.Device, []Finding) {
 	for _, c := range drmCards(s.Root, "0x1002") {
 		d := hw.Device{
 			Vendor: "amd", Backend: hw.Vulkan, UUID: c.slot, PCIe: c.link(s.Root), DisplayActive: c.displays(s.Root),
-			Source: map[string]string{"uuid": "sysfs"},
+			Source: map[string]string{"uuid": "sysfs", "display_active": "sysfs"},
 		}
 		if d.PCIe.Gen > 0 {
 			d.Source["pcie"] = "sysfs"
@@ -119,6 +119,14 @@ func (c drmCard) amdMemory(d *hw.Device, root fs.FS, host hw.Host) error {
 		d.Source["memory_free"] = "sysfs, as far as the host has memory available"
 		d.Notes = append(d.Notes, fmt.Sprintf("%d MiB set aside by the firmware, %d MiB of the host's memory that the driver may map (ttm.pages_limit raises it)", vram>>20, gtt>>20))
 	}
+	if card, ok := hw.Identify(d.Name, 0); ok && card.Unified && card.Memory > 0 {
+		// An accelerator whose memory is the host's too (MI300A).
+		d.Unified = true
+		if host.MemoryAvailable != nil {
+			free = min(free, *host.MemoryAvailable)
+		}
+		d.Notes = append(d.Notes, "shares the host's memory, which is counted once")
+	}
 	if total == 0 {
 		return fmt.Errorf("%s/mem_info_vram_total is 0", c.dir)
 	}
@@ -194,13 +202,16 @@ func gfxName(version string) string {
 
 // bankBps returns the bandwidth of a memory of width bits whose clock KFD gives
 // in MHz: 16 transfers a clock for GDDR6 (1249 MHz x 384 bit is the 959 GB/s of
-// an RX 7900 XTX), 2 for the 1024 bits and more of HBM, 4 for the GDDR5 of
-// gfx8. Shared memory is none of these and gives 0.
+// an RX 7900 XTX), 4 for the HBM3 of gfx94 and gfx95 (1300 MHz x 8192 bit is the
+// 5.3 TB/s of an MI300X), 2 for the 1024 bits and more of older HBM, 4 for the
+// GDDR5 of gfx8. Shared memory is none of these and gives 0.
 func bankBps(width, mhz uint64, arch string) uint64 {
 	rate := uint64(16)
 	switch {
 	case slices.Contains(apuArchs, arch):
 		return 0
+	case strings.HasPrefix(arch, "gfx94"), strings.HasPrefix(arch, "gfx95"):
+		rate = 4
 	case width >= 1024:
 		rate = 2
 	case strings.HasPrefix(arch, "gfx80"):

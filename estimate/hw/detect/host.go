@@ -107,6 +107,7 @@ func meminfo(h *hw.Host, s string) error {
 	}
 	if n, err := strconv.ParseUint(m["HugePages_Free"], 10, 32); err == nil && page != nil && *page <= 1<<34 {
 		h.HugePagesFree = n * *page
+		h.Source["huge_pages_free"] = "proc/meminfo HugePages_Free"
 	}
 	return nil
 }

@@ -12,8 +12,11 @@ import (
 // intelNames are the brands of the discrete cards by their PCI device, for
 // systems without a list of PCI devices.
 var intelNames = map[string]string{
-	"0x56a0": "Intel Arc A770", "0x56a1": "Intel Arc A750", "0x56a2": "Intel Arc A580", "0x56a5": "Intel Arc A380",
-	"0xe20b": "Intel Arc B580", "0xe20c": "Intel Arc B570", "0xe211": "Intel Arc Pro B60", "0xe212": "Intel Arc Pro B50",
+	"0x56a0": "Intel Arc A770", "0x56a1": "Intel Arc A750", "0x56a2": "Intel Arc A580", "0x56a5": "Intel Arc A380", "0x56a6": "Intel Arc A310",
+	"0x5690": "Intel Arc A770M", "0x5691": "Intel Arc A730M", "0x5692": "Intel Arc A550M", "0x5693": "Intel Arc A370M", "0x5694": "Intel Arc A350M",
+	"0x56b1": "Intel Arc Pro A40/A50", "0x56b3": "Intel Arc Pro A60",
+	"0xe20b": "Intel Arc B580", "0xe20c": "Intel Arc B570",
+	"0xe211": "Intel Arc Pro B60", "0xe212": "Intel Arc Pro B50", "0xe222": "Intel Arc Pro B65", "0xe223": "Intel Arc Pro B70",
 }
 
 // intel returns the GPUs of the xe and i915 drivers. A card's own memory is in
@@ -25,7 +28,7 @@ func (s Source) intel(host hw.Host) ([]hw.Device, []Finding) {
 	for _, c := range drmCards(s.Root, "0x8086") {
 		d := hw.Device{
 			Name: c.intelName(s.Root), Vendor: "intel", Backend: hw.Vulkan, UUID: c.slot, DisplayActive: c.displays(s.Root),
-			Source: map[string]string{"uuid": "sysfs"},
+			Source: map[string]string{"uuid": "sysfs", "display_active": "sysfs"},
 		}
 		own, from, err := c.intelMemory(s.Root)
 		switch {

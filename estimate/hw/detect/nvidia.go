@@ -48,20 +48,21 @@ var problems = map[int]struct{ says, hint string }{
 
 // A reading is what the driver says of one GPU or slice; nil is unsaid.
 type reading struct {
-	Name, UUID         string
-	Total, Free        *uint64
-	Reserved           uint64
-	SharesHostMemory   bool // the driver does not count memory for this part
-	Major, Minor       int
-	Cores, SMs         int
-	BusWidth           int // bits
-	MemoryMHz          int // highest memory clock
-	PCIe               hw.PCIe
-	PowerMilliW        uint64
-	Display, WDDM, MIG bool
-	ParentMemory       uint64 // bytes of the GPU that a slice is of
-	Processes          []hw.Process
-	Unknown            map[string]string // field -> why
+	Name, UUID       string
+	Total, Free      *uint64
+	Reserved         uint64
+	SharesHostMemory bool // the driver does not count memory for this part
+	Major, Minor     int
+	Cores, SMs       int
+	BusWidth         int // bits
+	MemoryMHz        int // highest memory clock
+	PCIe             hw.PCIe
+	PowerMilliW      uint64
+	Display          *bool
+	WDDM, MIG        bool
+	ParentMemory     uint64 // bytes of the GPU that a slice is of
+	Processes        []hw.Process
+	Unknown          map[string]string // field -> why
 }
 
 // lost notes why a field is unknown.
@@ -200,6 +201,9 @@ func (r nvidiaReport) devices(s Source, host hw.Host) ([]hw.Device, []Finding) {
 		}
 		d := gpu.device(r.Way, host)
 		d.Driver, d.CUDA = r.Driver, r.CUDA
+		if model := s.jetsonModel(); d.Unified && model != "" {
+			fillJetson(&d, model, host)
+		}
 		for j := range d.UsedBy {
 			if p := &d.UsedBy[j]; p.Name == "" {
 				p.Name = processName(s.Root, p.PID)
@@ -261,14 +265,14 @@ func coresPerSM(major, minor int) int {
 // device turns a reading into a device.
 func (r reading) device(way string, host hw.Host) hw.Device {
 	d := hw.Device{
-		Name: r.Name, UUID: r.UUID, Vendor: "nvidia", Backend: hw.CUDA, MIG: r.MIG, WDDM: r.WDDM,
+		Name: cmp.Or(r.Name, "NVIDIA GPU"), UUID: r.UUID, Vendor: "nvidia", Backend: hw.CUDA, MIG: r.MIG, WDDM: r.WDDM,
 		ComputeCapability: hw.Capability{Major: r.Major, Minor: r.Minor},
-		PCIe:              r.PCIe, DisplayActive: r.Display, PowerLimitMilliW: r.PowerMilliW,
+		PCIe:              r.PCIe, DisplayActive: r.Display != nil && *r.Display, PowerLimitMilliW: r.PowerMilliW,
 		UsedBy: r.Processes, Source: map[string]string{},
 	}
 	for field, known := range map[string]bool{
 		"compute_capability": d.ComputeCapability.Known(), "pcie": d.PCIe.Gen > 0 && d.PCIe.Width > 0,
-		"uuid": r.UUID != "", "power_limit": r.PowerMilliW > 0, "memory_used_by": r.Processes != nil,
+		"uuid": r.UUID != "", "power_limit": r.PowerMilliW > 0, "memory_used_by": r.Processes != nil, "display_active": r.Display != nil,
 	} {
 		if known {
 			d.Source[field] = way

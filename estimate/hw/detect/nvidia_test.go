@@ -189,6 +189,23 @@ func TestNVML(t *testing.T) {
 	}
 }
 
+// TestNVMLOfAJetson is a board whose driver names the chip alone.
+func TestNVMLOfAJetson(t *testing.T) {
+	dir := fakeNVML(t)
+	name := filepath.Join(dir, "orin.ini")
+	if err := os.WriteFile(name, []byte("[system]\ndriver = 540.4.0\n[gpu]\nname = Orin (nvgpu)\ncc = 8.7\nprocs =\ngprocs =\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("FAKE_NVML_CONFIG", name)
+	root := aHost()
+	root["proc/device-tree/model"] = &fstest.MapFile{Data: []byte("NVIDIA Jetson AGX Orin Developer Kit\x00")}
+	m, findings := probing(t, root).Machine(t.Context())
+	check(t, m, findings, []string{"0 cuda Orin (nvgpu) 49152/65536 unified cc 8.7 SM 16 204 GB/s PCIe 0x0"}, nil)
+	if m.Devices[0].Source["display_active"] != "" {
+		t.Error("the driver did not say whether a screen is driven, but that is known")
+	}
+}
+
 func TestNVMLOfAnOldDriver(t *testing.T) {
 	dir := fakeNVML(t, "-DOLD_DRIVER")
 	t.Setenv("FAKE_NVML_CONFIG", filepath.Join(dir, "desktop.ini"))

@@ -167,7 +167,10 @@ func (r *reading) set(field, v string) {
 			r.PowerMilliW = uint64(n * 1000)
 		}
 	case "display_active":
-		r.Display = v == "Enabled" || v == "Yes"
+		active := v == "Enabled" || v == "Yes"
+		if active || v == "Disabled" || v == "No" {
+			r.Display = &active
+		}
 	case "driver_model.current":
 		r.WDDM = v == "WDDM" || v == "MCDM"
 	case "mig.mode.current":

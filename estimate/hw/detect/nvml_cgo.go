@@ -223,7 +223,8 @@ func (l nvmlLibrary) reading(d nvml.Device) reading {
 		r.PowerMilliW = uint64(mw)
 	}
 	if on, ret := ask(l, &r, "display", d.GetDisplayActive, "nvmlDeviceGetDisplayActive"); ret == nvml.SUCCESS {
-		r.Display = on == nvml.FEATURE_ENABLED
+		active := on == nvml.FEATURE_ENABLED
+		r.Display = &active
 	}
 	l.processes(&r, d)
 	return r

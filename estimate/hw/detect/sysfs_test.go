@@ -38,7 +38,7 @@ func TestSysfsDevices(t *testing.T) {
 		"strix-halo":  {[]string{"0 rocm AMD Radeon 8060S Graphics 113102/114176 unified cc gfx1151 SM 40 256 GB/s PCIe 4x16 display"}, nil},
 		"arc-b580":    {[]string{"0 vulkan Intel Arc B580 ?/12288 cc  SM 20 456 GB/s PCIe 4x8 display"}, nil},
 		"intel-igpu":  {[]string{"0 vulkan Intel Iris Xe Graphics 10240/16000 unified cc  SM 0 0 GB/s PCIe 0x0 display"}, nil},
-		"jetson":      {[]string{"0 cuda NVIDIA Jetson AGX Orin Developer Kit 26214/30623 unified cc 8.7 SM 0 0 GB/s PCIe 0x0"}, nil},
+		"jetson":      {[]string{"0 cuda NVIDIA Jetson AGX Orin Developer Kit 26214/30623 unified cc 8.7 SM 14 204 GB/s PCIe 0x0"}, nil},
 		"cgroup-none": {nil, nil},
 		"mixed": {[]string{
 			"0 rocm AMD Radeon RX 7900 XT 20438/20464 cc gfx1100 SM 84 799 GB/s PCIe 4x16",
@@ -62,6 +62,45 @@ func TestSysfsDevices(t *testing.T) {
 			check(t, m, findings, tt.devices, tt.says)
 		})
 	}
+}
+
+func TestBankBps(t *testing.T) {
+	tests := map[string]struct {
+		width, mhz uint64
+		arch       string
+		want       uint64 // GB/s
+	}{
+		"RX 7900 XTX, GDDR6":   {384, 1249, "gfx1100", 959},
+		"RX 580, GDDR5":        {256, 2000, "gfx803", 256},
+		"Radeon VII, HBM2":     {4096, 1000, "gfx906", 1024},
+		"MI210, HBM2e":         {4096, 1600, "gfx90a", 1638},
+		"MI300X, HBM3":         {8192, 1300, "gfx942", 5324},
+		"a processor's memory": {128, 2400, "gfx1036", 0},
+		"nothing said":         {0, 0, "gfx1100", 0},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			if got := bankBps(tt.width, tt.mhz, tt.arch) / 1e9; got != tt.want {
+				t.Errorf("bankBps(%d, %d, %q) is %d GB/s, want %d", tt.width, tt.mhz, tt.arch, got, tt.want)
+			}
+		})
+	}
+}
+
+// TestMemoryOfTheHostAsWell is an MI300A: its memory is all that the host has.
+func TestMemoryOfTheHostAsWell(t *testing.T) {
+	const d = "sys/class/drm/card0/device/"
+	root := aHost()
+	for name, value := range map[string]string{
+		d + "vendor": "0x1002", d + "device": "0x74a0", d + "revision": "0x00", d + "uevent": "DRIVER=amdgpu\nPCI_SLOT_NAME=0000:01:00.0",
+		d + "mem_info_vram_total": "137438953472", d + "mem_info_vram_used": "1073741824", d + "board_info": "type : oem",
+		"usr/share/libdrm/amdgpu.ids": "74A0,	00,	AMD Instinct MI300A",
+	} {
+		root[name] = &fstest.MapFile{Data: []byte(value)}
+	}
+	m, findings := source(root).Machine(t.Context())
+	findings = slices.DeleteFunc(findings, func(f Finding) bool { return f.Severity == Info })
+	check(t, m, findings, []string{"0 vulkan AMD Instinct MI300A 49152/131072 unified cc gfx942 SM 228 5300 GB/s PCIe 0x0"}, nil)
 }
 
 func TestHost(t *testing.T) {
