@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"path"
 	"strings"
 	"unicode/utf8"
@@ -138,6 +139,9 @@ func remoteDevices(ctx context.Context, endpoints, memory []string) ([]hw.Device
 	}
 	var devices []hw.Device
 	for i, endpoint := range endpoints {
+		if host, port, err := net.SplitHostPort(endpoint); err != nil || host == "" || port == "" {
+			return nil, fmt.Errorf("--rpc %q: a server is written host:port", endpoint)
+		}
 		if len(memory) == 0 {
 			d, err := detect.RPC(ctx, endpoint)
 			if err != nil {
@@ -149,6 +153,9 @@ func remoteDevices(ctx context.Context, endpoints, memory []string) ([]hw.Device
 		size, err := hw.ParseSize(memory[i])
 		if err != nil {
 			return nil, fmt.Errorf("--rpc-memory: %w", err)
+		}
+		if size == 0 || size > 1<<50 {
+			return nil, fmt.Errorf("--rpc-memory %s: no device has that much", memory[i])
 		}
 		d := hw.Remote(endpoint, &size, &size, "flag")
 		d.Assumed = true

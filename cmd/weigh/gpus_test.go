@@ -207,6 +207,8 @@ func TestGPUsFlags(t *testing.T) {
 		"an unknown card":          {"--gpu|RTX 4090 Super", nil, "nearest"},
 		"more than llama.cpp has":  {"--gpu|16x24GiB|--gpu|24GiB", nil, "at most 16"},
 		"a server by its memory":   {"--gpu|none|--rpc|box:50052|--rpc-memory|24GiB", []string{"GPU 0 RPC", "at box:50052"}, ""},
+		"a server without a port":  {"--rpc|box|--rpc-memory|24GiB", nil, "host:port"},
+		"a server of no memory":    {"--rpc|box:50052|--rpc-memory|0GiB", nil, "no device has that much"},
 		"a size too many":          {"--rpc|box:50052|--rpc-memory|24GiB,8GiB", nil, "2 sizes for 1 servers"},
 		"a server that is not":     {"--rpc|" + nobody, nil, "--rpc-memory"},
 		"an argument":              {"4090", nil, "--catalog"},

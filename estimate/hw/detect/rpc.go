@@ -16,9 +16,10 @@ import (
 // data (8 bytes) and the data; an answer is a size and data.
 //
 // Source: llama.cpp ggml/src/ggml-rpc/ggml-rpc.cpp@v0.5.0, send_rpc_cmd and
-// negotiate_hello; ggml/include/ggml-rpc.h, RPC_PROTO_MAJOR_VERSION.
+// negotiate_hello; ggml/include/ggml-rpc.h, RPC_PROTO_MAJOR_VERSION and _MINOR_.
 const (
 	rpcMajor       = 7
+	rpcMinor       = 0
 	rpcMemory      = 11 // device (4 bytes) -> free, total (8 bytes each)
 	rpcHello       = 14 // capabilities (24 bytes) -> version (4 bytes), capabilities
 	rpcDeviceCount = 15 // nothing -> count (4 bytes)
@@ -59,8 +60,8 @@ func askRPC(conn io.ReadWriter, endpoint string) ([]hw.Device, error) {
 	if err := callRPC(conn, rpcHello, make([]byte, rpcCaps), hello); err != nil {
 		return nil, fmt.Errorf("greeting: %w", err)
 	}
-	if hello[0] != rpcMajor {
-		return nil, fmt.Errorf("it speaks version %d.%d.%d of the protocol, llama.cpp v0.5.0 speaks %d", hello[0], hello[1], hello[2], rpcMajor)
+	if hello[0] != rpcMajor || hello[1] > rpcMinor {
+		return nil, fmt.Errorf("it speaks version %d.%d.%d of the protocol, llama.cpp v0.5.0 speaks %d.%d", hello[0], hello[1], hello[2], rpcMajor, rpcMinor)
 	}
 	count := make([]byte, 4)
 	if err := callRPC(conn, rpcDeviceCount, nil, count); err != nil {

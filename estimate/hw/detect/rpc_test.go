@@ -63,6 +63,7 @@ func TestRPC(t *testing.T) {
 		says   string
 	}{
 		"another version":       {message([4]byte{6, 0, 0, 0}, [24]byte{}), true, "speaks version 6.0.0"},
+		"a later version":       {message([4]byte{7, 1, 0, 0}, [24]byte{}), true, "speaks version 7.1.0"},
 		"no devices":            {append(hello, message(uint32(0))...), true, "0 devices"},
 		"too many devices":      {append(hello, message(uint32(1<<31))...), true, "2147483648 devices"},
 		"an answer too long":    {message([100]byte{}), true, "an answer of 100 bytes, want 28"},
