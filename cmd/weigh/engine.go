@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math/bits"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -112,27 +111,44 @@ func runEngine(cmd *cobra.Command, s *session, o *engineFlags) error {
 	return err
 }
 
-// engineModel returns the model with its weights as an engine loads them:
-// packed weights of safetensors stay packed, which spreads their bytes evenly.
+// engineModel returns the model with its weights as an engine loads them from a
+// folder: packed as they are stored, towers for images and sound included, and
+// without the head that the configuration calls a copy of the embedding.
 func engineModel(ins *inspect.Inspection) (m vllm.Model, notes []string) {
 	m = vllmModel(ins.Model)
-	if ins.HF == nil || ins.HF.Quant == nil || ins.HF.Quant.Params == 0 {
+	h := ins.HF
+	if h == nil {
 		return m, nil
 	}
-	q := ins.HF.Quant
+	m.Tied = m.Tied || h.Tied
+	held := make(map[string]uint64, len(h.Held))
+	for i, n := range h.Held {
+		held[h.Source.Tensors[i].Name] = n
+	}
 	for i := range m.Tensors {
 		t := &m.Tensors[i]
-		n := elements(t.Shape)
-		// Embeddings are plain unless less is left plain than they are.
-		embedding := strings.HasPrefix(t.Name, "token_embd") || t.Name == "output.weight"
-		if len(t.Shape) < 2 || embedding && q.PlainParams >= n || strings.Contains(t.Name, "norm") || strings.Contains(t.Name, "ffn_gate_inp") {
-			continue
-		}
-		if hi, lo := bits.Mul64(n, q.Bytes); hi < q.Params {
-			t.Bytes, _ = bits.Div64(hi, lo, q.Params)
+		t.Bytes = held[t.Name]
+	}
+	for _, w := range h.Multimodal() {
+		m.Tensors = append(m.Tensors, vllm.Tensor{Name: w.Name, Bytes: w.Bytes})
+	}
+	if h.Quant != nil && h.Quant.Params > 0 {
+		notes = append(notes, fmt.Sprintf("the weights stay packed as they are stored (%s)", h.Quant.Method))
+	}
+	return m, notes
+}
+
+// halved makes weights of 32 bits into ones of 16: vLLM loads no others unless
+// told to.
+//
+// Source: vllm/config/model.py, _resolve_auto_dtype.
+func halved(m *vllm.Model) {
+	for i := range m.Tensors {
+		t := &m.Tensors[i]
+		if n := elements(t.Shape); len(t.Shape) >= 2 && t.Bytes == 4*n {
+			t.Bytes = 2 * n
 		}
 	}
-	return m, []string{fmt.Sprintf("the weights stay packed (%s): their bytes are shared out evenly among the matrices", q.Method)}
 }
 
 // elements returns the product of a stored tensor's dimensions.
@@ -159,6 +175,7 @@ func estimateVLLM(s *session, o *engineFlags) (*otherEngineDocument, error) {
 		}
 	}
 	m, notes := engineModel(s.Inspection)
+	halved(&m)
 	opt := o.vllm
 	opt.Cache = vllm.CacheType(o.cache)
 	opt.MaxModelLen = cmp.Or(opt.MaxModelLen, s.asked.NCtx)

@@ -64,6 +64,23 @@ func TestEnginePacked(t *testing.T) {
 	}
 }
 
+// Weights on one GPU: packed and plain matrices as stored, the head once where
+// it is the embedding, without the blocks that predict further tokens.
+func TestEngineFolders(t *testing.T) {
+	for folder, want := range map[string]uint64{
+		"qwen3-0.6b":            1192099840,
+		"gpt-oss-20b":           13761264768,
+		"llama-2-13b-chat-gptq": 7255009280,
+		"granite-3.3-8b-fp8-ct": 8375746560,
+	} {
+		var d otherEngineDocument
+		weighJSON(t, 0, &d, "estimate", hfFolder(t, folder), "--engine", "transformers", "--gpu", "80GiB", "-c", "4096")
+		if got := d.Devices[0].Model; got != want {
+			t.Errorf("%s: %d bytes of weights, want %d", folder, got, want)
+		}
+	}
+}
+
 func TestEngineText(t *testing.T) {
 	out, _, code := weigh(t, "estimate", modelFile(t, "Llama-3.1-8B-Q8_0"), "--engine", "vllm", "--gpu", "2x 24GiB", "-c", "8192")
 	if code != 0 {

@@ -95,7 +95,8 @@ func runPlanVLLM(out io.Writer, s *session, o *planFlags) error {
 			g = vllm.GPU{Total: *d.MemoryTotal, A100: strings.Contains(d.Name, "A100")}
 		}
 	}
-	m := vllmModel(s.Model)
+	m, _ := engineModel(s.Inspection)
+	halved(&m)
 	// vLLM asks for a part of the whole card, however much of it is free.
 	util := min(.92, float64(uint64(100*float64(least)/float64(g.Total)))/100)
 	d := &vllmDocument{Schema: 1, Engine: engineDocument{"vllm", "", cmp.Or(devices[0].Backend, hw.CUDA)}, Model: newModelDocument(s), Plans: []vllmPlan{}}

@@ -2,6 +2,7 @@ package hf
 
 import (
 	"fmt"
+	"math/bits"
 	"slices"
 	"strconv"
 	"strings"
@@ -18,6 +19,9 @@ type tensor struct {
 	stored formats.DType // in the folder
 	as     formats.DType
 	fixed  bool // as is what it becomes, whatever the rules say
+	// of so many parameters, held stored bytes: those of the weight that it is,
+	// or is a part of
+	params, bytes uint64
 	// sides are the endings of NVFP4's scales of a whole matrix, written as
 	// tensors of their own: one number for a matrix, or one for each expert.
 	sides []string
@@ -132,6 +136,7 @@ type converter struct {
 
 	meta    meta
 	tensors []model.Tensor
+	held    []uint64 // stored bytes of each of tensors
 	names   nameTable
 	pooling int64 // that of modules.json, -1 for none
 	stacks  map[string]*stack
@@ -535,6 +540,21 @@ func (c *converter) add(t tensor, name, pattern string) {
 		return
 	}
 	c.tensors = append(c.tensors, model.Tensor{Name: name, Type: typ, Shape: ne, Bytes: rows * row})
+	c.held = append(c.held, t.held())
+}
+
+// held returns the stored bytes of what the tensor has of its weight.
+func (t tensor) held() uint64 {
+	n := params(t.shape)
+	if n == t.params {
+		return t.bytes
+	}
+	hi, lo := bits.Mul64(n, t.bytes)
+	if hi >= t.params {
+		return 0 // made of nothing stored, or larger than any file
+	}
+	held, _ := bits.Div64(hi, lo, t.params)
+	return held
 }
 
 // layerOf returns the first number in a tensor's name, -1 when it has none.
@@ -657,6 +677,10 @@ func (c *converter) one(t tensor) {
 			if b, _ := formats.Elements(t.shape); b > a {
 				s.t.shape = t.shape
 			}
+		}
+		if s.n > 0 {
+			s.t.params += t.params
+			s.t.bytes += t.bytes
 		}
 		s.n++
 		return

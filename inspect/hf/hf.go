@@ -51,6 +51,9 @@ type Model struct {
 	// Source is the GGUF that the folder would become; nil when llama.cpp has
 	// no architecture for it. Its tensors are empty without weights.
 	Source *model.Source
+	// Held is the bytes that the files hold for each of Source.Tensors, scales
+	// included; 0 for a tensor that no weight was made into.
+	Held []uint64
 	// Arch is general.architecture, "" without Source.
 	Arch string
 	// Refused says why llama.cpp's converter would not convert the weights, ""
@@ -439,6 +442,17 @@ func (f *folder) model(path string) (*Model, error) {
 	return m, nil
 }
 
+// Multimodal returns the weights of the towers and projectors for images and
+// sound, which are no part of Source.
+func (m *Model) Multimodal() (weights []Weight) {
+	for i := range m.Weights {
+		if isMultimodal(m.Weights[i].Name) {
+			weights = append(weights, m.Weights[i])
+		}
+	}
+	return weights
+}
+
 // perWeight returns bits per parameter.
 func perWeight(bytes, params uint64) float64 {
 	if params == 0 {
@@ -649,7 +663,7 @@ func (c *converter) finish(m *Model) {
 		c.meta["tokenizer.ggml.tokens"] = model.Len(vocabulary)
 	}
 	c.meta["general.file_type"] = c.fileType()
-	m.Source = &model.Source{Meta: c.meta, Tensors: c.tensors}
+	m.Source, m.Held = &model.Source{Meta: c.meta, Tensors: c.tensors}, c.held
 	m.Notes = append(m.Notes, c.notes...)
 }
 
@@ -691,7 +705,7 @@ func toConvert(m *Model) []tensor {
 	out := make([]tensor, 0, len(m.Weights))
 	for i := range m.Weights {
 		w := &m.Weights[i]
-		t := tensor{name: w.Name, shape: w.Shape, stored: w.Type}
+		t := tensor{name: w.Name, shape: w.Shape, stored: w.Type, params: w.Params, bytes: w.Bytes}
 		switch {
 		case w.Packed == "nvfp4" && len(w.Shape) > 0 && w.Shape[len(w.Shape)-1]%64 == 0:
 			t = t.forced(formats.NVFP4)

@@ -1,0 +1,35 @@
+package hf
+
+import (
+	"testing"
+
+	"weigh/fixtures"
+)
+
+// What the files hold is shared out among the tensors of the GGUF to the byte.
+func TestHeld(t *testing.T) {
+	for name, without := range map[string]uint64{
+		"gemma-2-2b-it": 0, "gpt-oss-20b": 0, "llama-2-13b-chat-gptq": 0, "mixtral-8x7b": 0, "phi3-mini-slerp": 0,
+		"granite-3.3-8b-fp8-ct": 0, "kimi-k2.5-cut2": 0, "llama-3.1-8b-bnb-int8": 0, "qwen3-14b-mlx-4bit": 0,
+		"deepseek-v3-cut4": 15424227552, // a block that predicts a further token
+	} {
+		dir := t.TempDir()
+		if err := fixtures.WriteHF(dir, name); err != nil {
+			t.Fatal(err)
+		}
+		m, err := Open(dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(m.Held) != len(m.Source.Tensors) {
+			t.Fatalf("%s: %d of %d tensors", name, len(m.Held), len(m.Source.Tensors))
+		}
+		sum := without
+		for _, n := range m.Held {
+			sum += n
+		}
+		if sum != m.Bytes {
+			t.Errorf("%s: %d bytes are held for tensors, the files hold %d", name, sum, m.Bytes)
+		}
+	}
+}
