@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"io"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -56,7 +57,7 @@ Exit code 1: it does not fit the GPUs that are there or that --gpu names.`,
 	f.BoolVar(&r.Fused, "fused", false, "fused norms and chunked logits (Liger kernels)")
 	f.BoolVar(&r.FP32Gradients, "fp32-gradients", false, "accumulate 16-bit gradients in 32 bits")
 	f.IntVar(&r.Rank, "rank", 16, "rank of the adapters")
-	f.StringSliceVar(&r.Targets, "target", nil, "parts of the `names` of the matrices adapted (attn_q); default: all linear layers")
+	f.StringSliceVar(&r.Targets, "target", nil, "`names` of the matrices adapted, PEFT's (q_proj) or parts of GGUF's (attn_q); default: all linear layers")
 	f.BoolVar(&r.DoRA, "dora", false, "adapters with a magnitude per output")
 	f.BoolVar(&r.SingleQuant, "single-quant", false, "QLoRA without double quantization")
 	f.StringArrayVar(&o.gpus, "gpu", nil, "use this `hardware` instead of what is detected")
@@ -165,7 +166,7 @@ func runTrain(cmd *cobra.Command, name string, o *trainFlags) error {
 		return err
 	}
 	d := newTrainDocument(ins, e)
-	if err := d.fit(m, e.Recipe, mach, o); err != nil {
+	if err := d.fit(m, e.Recipe, mach, o, ins.Model.NCtxTrain); err != nil {
 		return err
 	}
 	w := cmd.OutOrStdout()
@@ -181,20 +182,43 @@ func runTrain(cmd *cobra.Command, name string, o *trainFlags) error {
 }
 
 // trainingModel returns what of a model its training depends on. Frequencies of
-// rotary embeddings are no parameters.
+// rotary embeddings are no parameters, a head that is the embedding is none of
+// its own, and frameworks leave out the blocks that predict further tokens.
 func trainingModel(ins *inspect.Inspection) training.Model {
 	m := ins.Model
 	t := training.Model{Hidden: m.NEmbd, Vocab: m.NVocab}
 	for i := range m.Tensors {
-		if name := m.Tensors[i].Name; !strings.Contains(name, "rope_freqs") && !strings.Contains(name, "rope_factors") {
-			t.Tensors = append(t.Tensors, training.Tensor{Name: name, Shape: m.Tensors[i].Shape})
+		name := m.Tensors[i].Name
+		il, _ := model.SplitName(name)
+		if il >= m.NLayer() || strings.Contains(name, "rope_freqs") || strings.Contains(name, "rope_factors") || name == "output.weight" && headIsCopy(ins) {
+			continue
+		}
+		t.Tensors = append(t.Tensors, training.Tensor{Name: name, Shape: m.Tensors[i].Shape})
+	}
+	if ins.HF != nil {
+		for _, w := range ins.HF.Multimodal() {
+			shape := slices.Clone(w.Shape)
+			slices.Reverse(shape)
+			t.Tensors = append(t.Tensors, training.Tensor{Name: w.Name, Shape: shape})
 		}
 	}
 	for il := range m.NLayer() {
 		t.Layers = append(t.Layers, trainingLayer(m, il))
 	}
+	if len(t.Layers) > 0 {
+		// A decoder beside the encoder attends to itself and to the encoder.
+		l := t.Layers[0]
+		l.Query, l.KeyValue, l.Heads = 2*l.Query, 2*l.KeyValue, 2*l.Heads
+		for il := 0; m.Index.Global(fmt.Sprintf("dec.blk.%d.ffn_up.weight", il)) >= 0; il++ {
+			t.Layers = append(t.Layers, l)
+		}
+	}
 	return t
 }
+
+// headIsCopy reports whether a folder stores its head though the configuration
+// calls it the embedding.
+func headIsCopy(ins *inspect.Inspection) bool { return ins.HF != nil && ins.HF.Tied }
 
 // trainingLayer returns what a block keeps of a token until its backward pass.
 func trainingLayer(m *model.Model, il int) training.Layer {
@@ -202,7 +226,9 @@ func trainingLayer(m *model.Model, il int) training.Layer {
 	l := training.Layer{}
 	switch {
 	case m.IsRecr(il):
+		// Both halves of the input projection, the convolution's output and the scan's.
 		l.Query = max(m.SSMDInner, m.NEmbd)
+		l.KeyValue = l.Query
 	default:
 		l.Heads = m.NHead(il)
 		l.Query = m.NHead(il) * m.NEmbdHeadK(il)
@@ -211,7 +237,10 @@ func trainingLayer(m *model.Model, il int) training.Layer {
 			l.Query, l.KeyValue = m.NHead(il)*m.HeadKMLA(), m.NHead(il)*max(m.HeadKMLA(), m.HeadVMLA())
 		}
 	}
-	l.FF, l.Gated = m.NFF(il), has("ffn_gate")
+	l.FF, l.Gated = m.NFF(il), has("ffn_gate") || m.Index.Global(fmt.Sprintf("enc.blk.%d.ffn_gate.weight", il)) >= 0
+	if up := m.Index.Layer(il, "ffn_up.weight"); up >= 0 && len(m.Tensors[up].Shape) == 2 && m.Tensors[up].Shape[1] == 2*uint64(l.FF) {
+		l.Gated = true // gate and up in one matrix
+	}
 	if has("ffn_gate_inp") {
 		width := m.NFFExp(il)
 		if width == 0 {
@@ -263,8 +292,8 @@ func newTrainDocument(ins *inspect.Inspection, e *training.Estimate) *trainDocum
 }
 
 // fit compares the estimate with the GPUs there are and finds the largest
-// recipes that they hold.
-func (d *trainDocument) fit(m training.Model, r training.Recipe, mach hw.Machine, o *trainFlags) error {
+// recipes that they hold, of a model trained on sequences of so many tokens.
+func (d *trainDocument) fit(m training.Model, r training.Recipe, mach hw.Machine, o *trainFlags, trained int) error {
 	if o.hostMemory != "" {
 		n, err := hw.ParseSize(o.hostMemory)
 		if err != nil {
@@ -290,6 +319,9 @@ func (d *trainDocument) fit(m training.Model, r training.Recipe, mach hw.Machine
 		host = *d.Host
 	}
 	fits := d.PerGPU.Total <= *d.GPUMemory && d.PerNode <= host
+	if d.PerNode > host {
+		d.Notes = append(d.Notes, fmt.Sprintf("the host of each node is %s short", render.Bytes(d.PerNode-host)))
+	}
 	d.Fits = &fits
 	for _, v := range []struct {
 		what training.Variable
@@ -307,6 +339,9 @@ func (d *trainDocument) fit(m training.Model, r training.Recipe, mach hw.Machine
 			n := v.of(e)
 			*v.to = &n
 		}
+	}
+	if d.Sequence != nil && trained > 0 && *d.Sequence > trained {
+		d.Notes = append(d.Notes, fmt.Sprintf("the model knows %d positions: a longer sequence, though it fits, wants them extended", trained))
 	}
 	return nil
 }
@@ -345,10 +380,13 @@ func printTrain(w io.Writer, style render.Style, d *trainDocument) {
 	}
 	if d.Fits != nil {
 		verdict := style.Green("fits")
-		if !*d.Fits {
+		if d.PerGPU.Total > *d.GPUMemory {
 			verdict = style.Red("does not fit")
 		}
 		fmt.Fprintf(w, "\n%s in %s free on each GPU\n", verdict, render.Size(d.GPUMemory))
+		if d.PerNode > 0 && !*d.Fits && d.PerGPU.Total <= *d.GPUMemory {
+			fmt.Fprintf(w, "%s in %s free on the host of each node\n", style.Red("does not fit"), render.Size(d.Host))
+		}
 		largest := func(n *int, what string) {
 			if n != nil {
 				fmt.Fprintf(w, "%s that fits: %d\n", what, *n)

@@ -43,6 +43,47 @@ func TestTrain(t *testing.T) {
 	}
 }
 
+// What frameworks train of a folder: a stored head that is the embedding, and
+// blocks that predict further tokens, are left out.
+func TestTrainFolders(t *testing.T) {
+	for folder, want := range map[string]uint64{"qwen3-0.6b": 596049920, "gemma-2-2b-it": 2614341888} {
+		var d trainDocument
+		weighJSON(t, 0, &d, "train", hfFolder(t, folder), "--gpu", "none")
+		if d.Trainable != want {
+			t.Errorf("%s: %d parameters are trained, want %d", folder, d.Trainable, want)
+		}
+	}
+	var with, without trainDocument
+	weighJSON(t, 0, &with, "train", modelFile(t, "glm4-mtp-Q4_K_M"), "--gpu", "none")
+	weighJSON(t, 0, &without, "train", modelFile(t, "glm4-Q4_K_M"), "--gpu", "none")
+	if with.Trainable != without.Trainable {
+		t.Errorf("%d parameters with a block that predicts further tokens, %d without", with.Trainable, without.Trainable)
+	}
+}
+
+// A gate stored with the up projection, a decoder beside an encoder.
+func TestTrainActivations(t *testing.T) {
+	const tokens = 2048
+	for name, want := range map[string]uint64{
+		// 16 bits of four widths, queries, keys and values, four of the network; 32 of the norms, and sums of heads
+		"phi3-Q4_K_M": tokens * 8 * (2*(4*2048+2*2048+2*512+4*4096) + 8*2048 + 4*16),
+		"t5-Q8_0":     tokens * 8 * (2*(8*1024+(2+4)*1024+(2+4)*1024+8*2816) + 16*1024 + 4*(16+32)),
+	} {
+		var d trainDocument
+		weighJSON(t, 0, &d, "train", modelFile(t, name), "--gpu", "none")
+		if d.PerGPU.Activations != want {
+			t.Errorf("%s: activations of %d bytes, want %d", name, d.PerGPU.Activations, want)
+		}
+	}
+}
+
+func TestTrainHost(t *testing.T) {
+	out, _, code := weigh(t, "train", modelFile(t, "Llama-3.2-1B-F16"), "--sharding", "zero3", "--offload", "all", "--gpu", "80GiB", "--host-memory", "1GiB")
+	if code != 1 || !strings.Contains(out, "fits in 80.0 GiB free on each GPU") || !strings.Contains(out, "does not fit in 1.00 GiB free on the host") {
+		t.Errorf("exit code %d; which memory is short is not said:\n%s", code, out)
+	}
+}
+
 func TestTrainText(t *testing.T) {
 	out, _, code := weigh(t, "train", modelFile(t, "Llama-3.2-1B-F16"), "--method", "qlora", "--checkpointing", "--gpu", "8GiB", "--host-memory", "32GiB")
 	if code != 0 {

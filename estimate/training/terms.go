@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math"
 	"math/bits"
+	"slices"
 	"strings"
 )
 
@@ -144,9 +145,11 @@ func (b *builder) parameters() error {
 	b.e.Total = b.modelSize
 	if b.r.Method != Full {
 		b.frozen = b.base
-		b.adapt()
+		if err := b.adapt(); err != nil {
+			return err
+		}
 		if len(b.adapters) == 0 {
-			return fmt.Errorf("no matrix of the model has a name with any of %q in it", b.r.Targets)
+			return fmt.Errorf("the model has no linear layers to adapt")
 		}
 		b.trained = b.adapters
 		b.e.Total = add(b.e.Total, count(b.adapters))
@@ -168,11 +171,12 @@ func count(ws []weight) (n uint64) {
 // adapt adds the adapters: rank × (in + out) parameters to a matrix.
 //
 // Source: arXiv 2106.09685 §4.1; arXiv 2402.09353 §4 (magnitudes of DoRA).
-func (b *builder) adapt() {
+func (b *builder) adapt() error {
 	rank := uint64(b.r.Rank)
 	layers := map[string]uint64{}
+	hit := make([]bool, len(b.r.Targets))
 	for _, w := range b.base {
-		if w.part != linear || !b.targeted(w.name) {
+		if w.part != linear || !b.targeted(w.name, hit) {
 			continue
 		}
 		layers[unit(w.name)]++
@@ -186,15 +190,39 @@ func (b *builder) adapt() {
 	for _, n := range layers {
 		b.perLayer = max(b.perLayer, n)
 	}
+	if i := slices.Index(hit, false); i >= 0 {
+		return fmt.Errorf("no matrix of the model has %q in its name", b.r.Targets[i])
+	}
+	return nil
 }
 
-func (b *builder) targeted(name string) bool {
-	for _, t := range b.r.Targets {
-		if strings.Contains(name, t) {
-			return true
+// allLinear is PEFT's name for every linear layer.
+const allLinear = "all-linear"
+
+// modules are Hugging Face's names of linear layers, and parts of the names that
+// GGUF has for them.
+var modules = map[string][]string{
+	"q_proj": {"attn_q."}, "k_proj": {"attn_k."}, "v_proj": {"attn_v."}, "o_proj": {"attn_output."}, "qkv_proj": {"attn_qkv."},
+	"q_a_proj": {"attn_q_a."}, "q_b_proj": {"attn_q_b."}, "kv_a_proj_with_mqa": {"attn_kv_a_mqa."}, "kv_b_proj": {"attn_kv_b.", "attn_k_b.", "attn_v_b."},
+	"gate_proj": {"ffn_gate.", "ffn_gate_exps.", "ffn_gate_shexp."}, "up_proj": {"ffn_up.", "ffn_up_exps.", "ffn_up_shexp."},
+	"down_proj": {"ffn_down.", "ffn_down_exps.", "ffn_down_shexp."}, "gate_up_proj": {"ffn_up.", "ffn_gate_up_exps."},
+	"c_attn": {"attn_qkv."}, "query_key_value": {"attn_qkv."}, "in_proj": {"ssm_in."}, "out_proj": {"ssm_out."},
+}
+
+// targeted reports whether a matrix of that name is adapted, and marks in hit
+// the targets that it answers to.
+func (b *builder) targeted(name string, hit []bool) bool {
+	found := len(b.r.Targets) == 0
+	for i, t := range b.r.Targets {
+		parts, ok := modules[t]
+		if !ok {
+			parts = []string{t}
+		}
+		if t == allLinear || slices.ContainsFunc(parts, func(p string) bool { return strings.Contains(name, p) }) {
+			hit[i], found = true, true
 		}
 	}
-	return len(b.r.Targets) == 0
+	return found
 }
 
 const sourceZeRO = "arXiv 1910.02054 §5 (ZeRO); deepspeed.readthedocs.io/en/stable/memory.html"

@@ -116,7 +116,7 @@ type Recipe struct {
 	FP32Gradients bool // accumulate 16-bit gradients in 32 bits
 
 	Rank        int      // of the adapters; 16
-	Targets     []string // parts of the names of the matrices adapted ("attn_q"); all linear layers
+	Targets     []string // matrices adapted, by parts of their names ("attn_q") or as PEFT names them ("q_proj"); all linear layers
 	DoRA        bool     // adapters with a magnitude per output
 	SingleQuant bool     // QLoRA without double quantization
 }

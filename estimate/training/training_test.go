@@ -205,6 +205,8 @@ func TestAdapters(t *testing.T) {
 	}{
 		"all linear layers, rank 16": {Recipe{Method: LoRA}, 41943040},
 		"queries and values, rank 8": {Recipe{Method: LoRA, Rank: 8, Targets: []string{"attn_q", "attn_v"}}, 32 * 8 * (8192 + 5120)},
+		"by PEFT's names":            {Recipe{Method: LoRA, Rank: 8, Targets: []string{"q_proj", "v_proj"}}, 32 * 8 * (8192 + 5120)},
+		"PEFT's name for all":        {Recipe{Method: LoRA, Targets: []string{"all-linear"}}, 41943040},
 		"DoRA adds a magnitude":      {Recipe{Method: LoRA, DoRA: true}, 41943040 + 32*(2*4096+2*1024+2*14336+4096)},
 	}
 	for name, tt := range tests {
@@ -221,6 +223,12 @@ func TestAdapters(t *testing.T) {
 	e := estimate(t, m, Recipe{Method: LoRA, Precision: BF16})
 	if got, want := e.PerGPU(Weights, Gradients, States), uint64(2*params8B+8*41943040); got != want {
 		t.Errorf("16-bit adapters: %d bytes of states, want %d", got, want)
+	}
+	routed := Model{Tensors: []Tensor{
+		{"blk.0.ffn_gate_exps.weight", []uint64{100, 50, 4}}, {"blk.0.ffn_gate_shexp.weight", []uint64{100, 50}}, {"blk.0.ffn_gate_inp.weight", []uint64{100, 4}},
+	}}
+	if e := estimate(t, routed, Recipe{Method: LoRA, Rank: 2, Targets: []string{"gate_proj"}}); e.Trainable != 2*(100+50)*5 {
+		t.Errorf("gate_proj has %d parameters, want those of five experts and not of the router, %d", e.Trainable, 2*(100+50)*5)
 	}
 	experts := Model{Tensors: []Tensor{{"blk.0.ffn_up_exps.weight", []uint64{100, 50, 4}}}}
 	if e := estimate(t, experts, Recipe{Method: LoRA, Rank: 2}); e.Trainable != 2*(100+50)*4 {
@@ -297,7 +305,7 @@ func TestRecipesThatNoFrameworkTakes(t *testing.T) {
 		`offload "optimizer" wants sharding: zero1 serves one GPU too`:      {Offload: OffloadOptimizer},
 		`offload "optimizer" is DeepSpeed's: with fsdp it is all or none`:   {Offload: OffloadOptimizer, Sharding: FSDP},
 		`offload "all" wants the weights sharded: zero3 or fsdp, not zero2`: {Offload: OffloadAll, Sharding: ZeRO2},
-		`no matrix of the model has a name with any of ["q_proj"] in it`:    {Method: LoRA, Targets: []string{"q_proj"}},
+		`no matrix of the model has "wq" in its name`:                       {Method: LoRA, Targets: []string{"attn_q", "wq"}},
 	} {
 		if _, err := New(llama8B(), r); err == nil || err.Error() != want {
 			t.Errorf("error %v, want %s", err, want)
