@@ -54,9 +54,13 @@ func vllmModel(m *model.Model) vllm.Model {
 		l := vllm.Layer{Kind: vllm.FullAttention, HeadsKV: m.NHeadKV(il), KeyDim: m.NEmbdHeadK(il), ValueDim: m.NEmbdHeadV(il)}
 		switch {
 		case m.IsRecr(il):
-			l = vllm.Layer{Kind: vllm.Recurrent, StateBytes: 4 * uint64(m.NEmbdR()+m.NEmbdS())}
+			// Convolutions in 16 bits; the rest in 32, which not all models ask for.
+			l = vllm.Layer{Kind: vllm.Recurrent, StateBytes: 2*uint64(m.NEmbdR()) + 4*uint64(m.NEmbdS())}
 		case m.IsMLA():
 			l = vllm.Layer{Kind: vllm.LatentAttention, HeadsKV: 1, KeyDim: m.NEmbdKGQA(il)}
+			if m.Layers[il].IndexerFull {
+				l.IndexDim = m.IndexerHeadSize
+			}
 		case m.NHeadKV(il) == 0:
 			l = vllm.Layer{}
 		case m.IsSWA(il):

@@ -11,6 +11,19 @@ import (
 //
 // Source: vllm/v1/kv_cache_interface.py, AttentionSpec and MLAAttentionSpec.
 func (l *Layer) perToken(tp int, t CacheType) uint64 {
+	return add(l.keysAndValues(tp, t), l.indexKey())
+}
+
+// indexKey returns the bytes of a token's key for the indexer: 8 bits an element
+// and a 32-bit scale per 128, on every GPU.
+//
+// Source: vllm/model_executor/models/deepseek_v2.py, Indexer and DeepseekV32IndexerCache.
+func (l *Layer) indexKey() uint64 {
+	n := uint64(max(l.IndexDim, 0))
+	return add(n, mul(4, n/128))
+}
+
+func (l *Layer) keysAndValues(tp int, t CacheType) uint64 {
 	heads := uint64(max(1, l.HeadsKV/tp))
 	dims := uint64(l.KeyDim) + uint64(l.ValueDim)
 	if l.Kind == LatentAttention {

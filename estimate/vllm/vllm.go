@@ -43,6 +43,7 @@ type Layer struct {
 	KeyDim     int    // of a key; the latent rank with the rotary part for latent attention
 	ValueDim   int    // of a value; 0 for latent attention
 	StateBytes uint64 // of one sequence's state, on all GPUs together
+	IndexDim   int    // of the key by which an indexer picks the tokens to attend to; 0 without
 }
 
 // A Model is what of a model the engines' memory depends on.
@@ -256,7 +257,7 @@ func New(m Model, g GPU, o Options) (*Estimate, error) {
 	if g.Free > 0 && g.Free < e.Budget {
 		return nil, fmt.Errorf("%d bytes of %d are free, fewer than the %d that a utilization of %v asks for", g.Free, g.Total, e.Budget, o.Utilization)
 	}
-	e.Terms = []Term{m.weights(&o), m.padding(&o), m.rotary(), m.activations(&o), graphs(), driver(o.TensorParallel * o.PipelineParallel)}
+	e.Terms = []Term{m.weights(&o), m.padding(&o), m.absorbed(&o), m.rotary(), m.activations(&o), graphs(), driver(o.TensorParallel * o.PipelineParallel)}
 	var low, high uint64
 	for _, t := range e.Terms {
 		low, high = add(low, t.Low), add(high, t.High)
@@ -264,6 +265,15 @@ func New(m Model, g GPU, o Options) (*Estimate, error) {
 	e.KVLow, e.KVHigh = sub(e.Budget, high), sub(e.Budget, low)
 	m.pages(e)
 	return e, nil
+}
+
+// role returns a tensor's name without its layer.
+func role(name string) string {
+	if layerOf(name) < 0 {
+		return name
+	}
+	_, rest, _ := strings.Cut(name[len("blk."):], ".")
+	return rest
 }
 
 // layerOf returns the layer that a tensor's name puts it in, -1 for none.
@@ -296,7 +306,7 @@ func stages(layers, pp int) []int {
 
 // weights returns the bytes of the fullest GPU.
 func (m *Model) weights(o *Options) Term {
-	n := m.fullest(o, padRows)
+	n := m.fullest(o, func(t *Tensor) uint64 { return m.share(t, o, padRows) })
 	return Term{
 		"weights", n, n,
 		fmt.Sprintf("sharded ÷ %d, norms, routers and latent down-projections whole", o.TensorParallel),
@@ -307,20 +317,38 @@ func (m *Model) weights(o *Options) Term {
 // padding returns what MXFP4 experts take more where both their widths are
 // padded.
 func (m *Model) padding(o *Options) Term {
-	n := m.fullest(o, padBoth) - m.fullest(o, padRows)
+	n := m.fullest(o, func(t *Tensor) uint64 { return sub(m.share(t, o, padBoth), m.share(t, o, padRows)) })
 	return Term{
 		"MXFP4 padding", 0, n, "both widths padded to 256, on Blackwell and ROCm",
 		"vllm/model_executor/layers/quantization/mxfp4.py, create_weights",
 	}
 }
 
-func (m *Model) fullest(o *Options, pad func(*Tensor) uint64) (most uint64) {
+// absorbed returns the copies in 16 bits that latent attention makes of packed
+// up-projections, which it applies to queries and outputs.
+func (m *Model) absorbed(o *Options) Term {
+	n := m.fullest(o, func(t *Tensor) uint64 {
+		n := mul(t.Shape...)
+		if !hasPrefix(role(t.Name), latentUp) || t.Bytes >= mul(2, n) {
+			return 0
+		}
+		return ceil(mul(2, n), uint64(o.TensorParallel))
+	})
+	return Term{
+		"latent projections in 16 bits", n, n, "packed up-projections of keys and values, 2 B each",
+		"vllm/model_executor/layers/attention/mla_attention.py, process_weights_after_loading",
+	}
+}
+
+// fullest returns the bytes of the pipeline stage that holds most, by what each
+// GPU holds of a tensor.
+func (m *Model) fullest(o *Options, share func(*Tensor) uint64) (most uint64) {
 	starts := stages(len(m.Layers), o.PipelineParallel)
 	for stage := range o.PipelineParallel {
 		var n uint64
 		for i := range m.Tensors {
 			if t := &m.Tensors[i]; m.onStage(t.Name, stage, o.PipelineParallel, starts) {
-				n = add(n, m.share(t, o, pad))
+				n = add(n, share(t))
 			}
 		}
 		most = max(most, n)
@@ -357,13 +385,9 @@ const expertPadding = 256
 // share returns the bytes of a tensor that each GPU holds, experts as pad has
 // them.
 func (m *Model) share(t *Tensor, o *Options, pad func(*Tensor) uint64) uint64 {
-	tp := uint64(o.TensorParallel)
-	role := t.Name
-	if i := strings.LastIndex(role, "blk."); i == 0 {
-		role = role[strings.Index(role[4:], ".")+5:]
-	}
+	tp, role := uint64(o.TensorParallel), role(t.Name)
 	switch {
-	case t.Name == "token_embd.weight" || t.Name == "output.weight":
+	case t.Name == "token_embd.weight" || t.Name == "output.weight" || t.Name == "per_layer_token_embd.weight":
 		if len(t.Shape) < 2 || t.Shape[1] == 0 {
 			return t.Bytes
 		}
@@ -395,10 +419,12 @@ func (m *Model) share(t *Tensor, o *Options, pad func(*Tensor) uint64) uint64 {
 var (
 	keyValue = []string{"attn_k.", "attn_v."}
 	fused    = []string{"attn_qkv."}
+	latentUp = []string{"attn_kv_b.", "attn_k_b.", "attn_v_b."}
 	sharded  = []string{
 		"attn_q.", "attn_q_b.", "attn_kv_b.", "attn_k_b.", "attn_v_b.", "attn_output.weight", "attn_gate.", "attn_sinks.",
 		"ffn_up.", "ffn_gate.", "ffn_down.weight", "ffn_up_shexp.", "ffn_gate_shexp.", "ffn_down_shexp.weight",
 		"ssm_in.", "ssm_out.weight", "ssm_conv1d", "ssm_a", "ssm_d", "ssm_alpha.", "ssm_beta.", "ssm_ba.",
+		"shortconv.in_proj.", "shortconv.out_proj.", "shortconv.conv.",
 	}
 )
 

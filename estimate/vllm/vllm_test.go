@@ -445,3 +445,53 @@ func FuzzNew(f *testing.F) {
 		}
 	})
 }
+
+// Packed up-projections of latent attention are kept in 16 bits too, plain ones
+// only once.
+func TestLatentProjections(t *testing.T) {
+	shape := []uint64{128, 512, 128} // of keys, 128 heads
+	for name, tt := range map[string]struct {
+		bytes, want uint64
+	}{"packed in 8 bits": {128 * 512 * 128, 2 * 128 * 512 * 128 / 8}, "plain": {2 * 128 * 512 * 128, 0}} {
+		m := Model{Heads: 128, Layers: []Layer{{Kind: LatentAttention, HeadsKV: 1, KeyDim: 576}}, Tensors: []Tensor{
+			{"blk.0.attn_k_b.weight", formats.F8_E4M3, shape, tt.bytes},
+			{"blk.0.attn_q_a.weight", formats.F8_E4M3, []uint64{7168, 1536}, 7168 * 1536},
+		}}
+		e, err := New(m, GPU{Total: 80 << 30}, Options{TensorParallel: 8})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, term := range e.Terms {
+			if term.Name == "latent projections in 16 bits" && (term.Low != tt.want || term.High != tt.want) {
+				t.Errorf("%s: %d to %d bytes, want %d", name, term.Low, term.High, tt.want)
+			}
+			if want := tt.bytes/8 + 7168*1536; term.Name == "weights" && term.Low != want {
+				t.Errorf("%s: %d bytes of weights, want %d", name, term.Low, want)
+			}
+		}
+	}
+}
+
+// An indexer keeps a key of 8 bits with a scale beside each latent row.
+func TestIndexKey(t *testing.T) {
+	l := Layer{Kind: LatentAttention, HeadsKV: 1, KeyDim: 576, IndexDim: 128}
+	for cache, want := range map[CacheType]uint64{Auto: 1152 + 132, FP8DeepSeek: 656 + 132} {
+		if got := l.perToken(8, cache); got != want {
+			t.Errorf("%s: %d bytes of a token, want %d", cache, got, want)
+		}
+	}
+}
+
+func TestTablesAreShared(t *testing.T) {
+	m := Model{Heads: 8, Layers: []Layer{{Kind: FullAttention, HeadsKV: 2, KeyDim: 256, ValueDim: 256}}, Tensors: []Tensor{
+		{"per_layer_token_embd.weight", formats.BF16, []uint64{7680, 262144}, 2 * 7680 * 262144},
+		{"per_layer_model_proj.weight", formats.BF16, []uint64{2048, 7680}, 2 * 2048 * 7680},
+	}}
+	e, err := New(m, GPU{Total: 24 << 30}, Options{TensorParallel: 2})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, want := e.Terms[0].Low, uint64(7680*262144+2*2048*7680); got != want {
+		t.Errorf("%d bytes of weights, want %d", got, want)
+	}
+}
