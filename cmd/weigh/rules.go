@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"io"
+	"slices"
 	"strconv"
 
 	gguf_parser "github.com/gpustack/gguf-parser-go"
@@ -54,13 +55,14 @@ the weights, running it with these settings, or training it.`,
 			}
 			printRules(w, render.StyleOf(w), s, d)
 			if table {
+				printCalculators(w, d)
 				printRuleTables(w)
 			}
 			return nil
 		},
 	}
 	addRequestFlags(cmd.Flags(), r)
-	cmd.Flags().BoolVar(&table, "table", false, "add the tables of parameters × precision, of number formats and of card classes")
+	cmd.Flags().BoolVar(&table, "table", false, "add the calculators' own tables by precision, and those of parameters × precision, number formats and card classes")
 	withLlamaHelp(cmd)
 	return cmd
 }
@@ -71,6 +73,7 @@ type (
 		Schema        int             `json:"schema"`
 		Model         string          `json:"model"`
 		Exact         uint64          `json:"exact"`
+		ExactParts    exactDocument   `json:"exact_parts"`
 		ExactWeights  uint64          `json:"exact_weights"`
 		ExactTraining uint64          `json:"exact_training"`
 		NCtx          int             `json:"n_ctx"`
@@ -78,6 +81,8 @@ type (
 		Rules         []ruleDocument  `json:"rules"`
 		Advice        adviceDocument  `json:"advice"`
 		Table         []tableDocument `json:"table"`
+		Accelerate    []calcDocument  `json:"accelerate"`
+		CanItRun      []calcDocument  `json:"can_it_run_llm"`
 		Precisions    []precisionDoc  `json:"precisions"`
 		Classes       []classDocument `json:"card_classes"`
 		Notes         []string        `json:"notes"`
@@ -100,6 +105,21 @@ type (
 		KoboldCppLayers *int     `json:"koboldcpp_layers"`
 		LoRA            *uint64  `json:"lora_can_it_run_llm"`
 		WhenShort       []string `json:"when_memory_runs_out"`
+	}
+	// exactDocument divides the exact figure of running the model.
+	exactDocument struct {
+		Model   uint64 `json:"model"`
+		Context uint64 `json:"context"`
+		Compute uint64 `json:"compute"`
+	}
+	// calcDocument is a line of a calculator's own table; null is what it leaves
+	// out.
+	calcDocument struct {
+		DType     string  `json:"dtype"`
+		Largest   *uint64 `json:"largest_layer"`
+		Total     uint64  `json:"total"`
+		Inference *uint64 `json:"inference"`
+		Training  *uint64 `json:"training_adam"`
 	}
 	tableDocument struct {
 		Billions int    `json:"billions"`
@@ -128,8 +148,11 @@ func newRulesDocument(s *session) (*rulesDocument, error) {
 	d := &rulesDocument{Schema: 1, Model: s.Model.Name, ExactWeights: s.TensorBytes(), NCtx: s.breakdown.Settings.NCtx, Bits: m.Bits, Notes: []string{}}
 	sum, _ := s.host()
 	for _, m := range append(s.breakdown.Devices[:len(s.breakdown.Devices):len(s.breakdown.Devices)], sum) {
-		d.Exact += m.Model + m.Context + m.Compute
+		d.ExactParts.Model += m.Model
+		d.ExactParts.Context += m.Context
+		d.ExactParts.Compute += m.Compute
 	}
+	d.Exact = d.ExactParts.Model + d.ExactParts.Context + d.ExactParts.Compute
 	e, err := training.New(trainingModel(s.Inspection), training.Recipe{})
 	if err != nil {
 		return nil, err
@@ -159,7 +182,11 @@ func newRulesDocument(s *session) (*rulesDocument, error) {
 			}, rules.Inference)
 		}
 	}
+	if h := s.HF; h != nil && h.Quant != nil && h.Quant.Params > 0 && !slices.ContainsFunc(s.Model.Tensors, func(t model.Tensor) bool { return t.Type.Quantized() }) {
+		d.Notes = append(d.Notes, fmt.Sprintf("running it is weighed as llama.cpp does it, with the weights (%s) unpacked to 16 bits", h.Quant.Method))
+	}
 	d.advise(s, m, run)
+	d.Accelerate, d.CanItRun = calculator(rules.Accelerate(m)), calculator(rules.CanItRun(m))
 	for _, r := range rules.Table() {
 		d.Table = append(d.Table, tableDocument(r))
 	}
@@ -170,6 +197,19 @@ func newRulesDocument(s *session) (*rulesDocument, error) {
 		d.Classes = append(d.Classes, classDocument{c.GB, c.Advice})
 	}
 	return d, nil
+}
+
+func calculator(rows []rules.Calculator) (docs []calcDocument) {
+	known := func(n uint64) *uint64 {
+		if n == 0 {
+			return nil
+		}
+		return &n
+	}
+	for _, c := range rows {
+		docs = append(docs, calcDocument{c.DType, known(c.LargestLayer), c.Total, known(c.Inference), known(c.Training)})
+	}
+	return docs
 }
 
 // advise fills in what the rules would do with the first device.
@@ -199,7 +239,7 @@ func (d *rulesDocument) advise(s *session, m rules.Model, run rules.Run) {
 func rulesModel(ins *inspect.Inspection) rules.Model {
 	m := ins.Model
 	r := rules.Model{
-		Parameters: ins.Parameters(), WeightBytes: ins.TensorBytes(), Bits: nominalBits(ins),
+		Parameters: ins.Parameters(), WeightBytes: ins.TensorBytes(), FileBytes: ins.FileBytes(), Bits: nominalBits(ins),
 		Hidden: m.NEmbd, FF: m.NFF(0), Layers: m.NLayer(), Heads: m.NHead(0), HeadsKV: m.NHeadKV(0), HeadDim: m.NEmbdHeadKFull, Vocab: m.NVocab, Window: m.NSWA,
 	}
 	layers := map[int]uint64{}
@@ -216,6 +256,13 @@ func rulesModel(ins *inspect.Inspection) rules.Model {
 			r.LargestLayer = max(r.LargestLayer, t.Elements())
 		}
 	}
+	if headIsCopy(ins) {
+		r.Parameters -= min(r.OutputTensor, r.Parameters)
+		r.OutputTensor = 0
+	}
+	if ins.GGUF != nil {
+		r.GGUF = hfMemFacts(ins)
+	}
 	for il := range m.NLayer() {
 		r.FF, r.Heads, r.HeadsKV = max(r.FF, m.NFF(il), m.NFFExp(il)), max(r.Heads, m.NHead(il)), max(r.HeadsKV, m.NHeadKV(il))
 		if !m.IsSWA(il) && !m.IsRecr(il) {
@@ -223,6 +270,26 @@ func rulesModel(ins *inspect.Inspection) rules.Model {
 		}
 	}
 	return r
+}
+
+// hfMemFacts returns what hf-mem reads of a GGUF.
+func hfMemFacts(ins *inspect.Inspection) *rules.GGUF {
+	f, m := ins.GGUF.Files[0], ins.Model
+	g := &rules.GGUF{Blocks: m.NLayerAll}
+	for _, key := range []string{".attention.head_count", ".attention.head_count_kv"} {
+		if _, err := f.Array(m.Arch + key); err == nil {
+			g.PerLayer = true
+		}
+	}
+	for i := range m.Tensors {
+		n, ok := rules.HFMemBytes(m.Tensors[i].Type, m.Tensors[i].Elements())
+		if !ok {
+			g.WeightBytes = 0
+			break
+		}
+		g.WeightBytes += n
+	}
+	return g
 }
 
 // nominalBits returns the whole bits per weight of the type that holds most
@@ -310,10 +377,14 @@ func printRules(w io.Writer, style render.Style, s *session, d *rulesDocument) {
 		exact   uint64
 	}{
 		{rules.Loading, "the weights", d.ExactWeights},
-		{rules.Inference, "running it: weights, cache and compute, all devices and the host", d.Exact},
+		{rules.Inference, "running it, on all devices and the host", d.Exact},
 		{rules.Training, "training every weight: AdamW, mixed precision, 2048 tokens (modelled)", d.ExactTraining},
 	} {
 		fmt.Fprintf(w, "\n%s: %s\n", style.Bold(p.title), render.Bytes(p.exact))
+		if p.purpose == rules.Inference {
+			e := d.ExactParts
+			fmt.Fprintf(w, "  weights %s, cache %s, compute %s\n", render.Bytes(e.Model), render.Bytes(e.Context), render.Bytes(e.Compute))
+		}
 		var rows [][]string
 		for _, r := range d.Rules {
 			if r.Purpose == string(p.purpose) {
@@ -337,6 +408,27 @@ func printRules(w io.Writer, style render.Style, s *session, d *rulesDocument) {
 	}
 	for _, n := range d.Notes {
 		fmt.Fprintf(w, "%s %s\n", style.Yellow("note:"), render.Text(n))
+	}
+}
+
+// printCalculators writes the tables that calculators print of the model.
+func printCalculators(w io.Writer, d *rulesDocument) {
+	size := func(n *uint64) string {
+		if n == nil {
+			return "–"
+		}
+		return render.Bytes(*n)
+	}
+	for _, c := range []struct {
+		name string
+		rows []calcDocument
+	}{{"accelerate estimate-memory", d.Accelerate}, {"can-it-run-llm", d.CanItRun}} {
+		rows := [][]string{{c.name, "largest layer", "total", "inference", "training with Adam"}}
+		for _, r := range c.rows {
+			rows = append(rows, []string{r.DType, size(r.Largest), render.Bytes(r.Total), size(r.Inference), size(r.Training)})
+		}
+		fmt.Fprintln(w)
+		render.Columns(w, rows, 1, 2, 3, 4)
 	}
 }
 

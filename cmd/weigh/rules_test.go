@@ -34,6 +34,19 @@ func TestRules(t *testing.T) {
 			t.Errorf("%s: %d bytes, want %d", name, got, want)
 		}
 	}
+	// hf-mem knows a GGUF's heads as hidden ÷ heads, and all its layers as full.
+	if got, want := by["hf-mem"].Bytes, e.Model.FileBytes+32*2*8*128*8192*2; got > want || got < want-want/50 {
+		t.Errorf("hf-mem: %d bytes, want little less than %d", got, want)
+	}
+	if got, want := by["Ollama"].Bytes, e.Model.FileBytes+32*2*8*128*8192*2; got != want {
+		t.Errorf("Ollama: %d bytes, want %d", got, want)
+	}
+	if p := d.ExactParts; p.Model+p.Context+p.Compute != exact {
+		t.Errorf("the parts %+v do not sum to %d", p, exact)
+	}
+	if len(d.Accelerate) != 4 || len(d.CanItRun) != 4 || d.Accelerate[2].Training != nil || *d.CanItRun[1].Inference != (parameters*12+2)/5 {
+		t.Errorf("calculators %+v and %+v", d.Accelerate, d.CanItRun)
+	}
 	if r := by["gguf-parser-go"]; r.Ratio < 0.5 || r.Ratio > 2 {
 		t.Errorf("the second opinion is %+v", r)
 	}
@@ -50,6 +63,22 @@ func TestRulesOfEveryFamily(t *testing.T) {
 	out, trouble, code := weigh(t, "rules", "../../fixtures/hf/llama-3.1-8b", "--gpu", "none")
 	if code != exitError || out != "" || !strings.Contains(trouble, "no weights") {
 		t.Errorf("a folder without weights: exit code %d, output %q, trouble %q", code, out, trouble)
+	}
+}
+
+// A head that is the embedding counts once though it is stored, and packed
+// weights are said to be unpacked.
+func TestRulesOfFolders(t *testing.T) {
+	var d rulesDocument
+	weighJSON(t, 0, &d, "rules", hfFolder(t, "qwen3-0.6b"), "--gpu", "24GiB", "--host-memory", "64GiB", "-c", "512")
+	for _, r := range d.Rules {
+		if want := uint64(2 * 596049920); (r.Name == "parameters × precision" || r.Name == "Accelerate, total") && r.Bytes != want {
+			t.Errorf("%s: %d bytes, want %d", r.Name, r.Bytes, want)
+		}
+	}
+	out, _, _ := weigh(t, "rules", hfFolder(t, "llama-2-13b-chat-gptq"), "--gpu", "48GiB", "--host-memory", "64GiB", "-c", "512")
+	if !strings.Contains(out, "(gptq) unpacked to 16 bits") {
+		t.Errorf("packed weights are not said to be unpacked:\n%s", out)
 	}
 }
 

@@ -2,6 +2,46 @@ package rules
 
 import "math"
 
+// A Calculator is a line of the table that a calculator prints, bytes.
+type Calculator struct {
+	DType        string
+	Bits         int
+	LargestLayer uint64 // 0 where the calculator has none
+	Total        uint64
+	Inference    uint64 // 0 where the calculator has none
+	Training     uint64 // with Adam; 0 where the calculator has none
+}
+
+var calculatorTypes = []Calculator{{DType: "float32", Bits: 32}, {DType: "float16/bfloat16", Bits: 16}, {DType: "int8", Bits: 8}, {DType: "int4", Bits: 4}}
+
+// Accelerate is the table of accelerate estimate-memory.
+//
+// Source: accelerate, commands/estimate.py: total ÷ 1, 2, 4, 8; the largest part
+// of training, 4 × in FP32, 2 × the FP32 total in 16 bits, none below.
+func Accelerate(m Model) (rows []Calculator) {
+	for _, c := range calculatorTypes {
+		c.LargestLayer = round(float64(m.LargestLayer) * float64(c.Bits) / 8)
+		c.Total = round(accelerate(m) * float64(c.Bits) / 32)
+		if c.Bits >= 16 {
+			c.Training = 4 * c.Total
+		}
+		rows = append(rows, c)
+	}
+	return rows
+}
+
+// CanItRun is the table of can-it-run-llm.
+//
+// Source: Vokturz/can-it-run-llm: total ÷ 1, 2, 4, 8; × 1.2 to run, × 4 to train.
+func CanItRun(m Model) (rows []Calculator) {
+	for _, c := range calculatorTypes {
+		total := float64(m.Parameters) * float64(c.Bits) / 8
+		c.Total, c.Inference, c.Training = round(total), round(1.2*total), round(4*total)
+		rows = append(rows, c)
+	}
+	return rows
+}
+
 // LoRA returns can-it-run-llm's memory for training a share of the parameters,
 // given in percent, as adapters beside the frozen model.
 //
@@ -64,7 +104,7 @@ func KoboldCppLayers(m Model, r Run) (layers int, ok bool) {
 	if r.Ubatch > 512 {
 		batches = float64(r.Ubatch) / 128
 	}
-	memory, used, size := float64(r.GPUMemory), float64(r.GPUUsed), float64(m.WeightBytes)
+	memory, used, size := float64(r.GPUMemory), float64(r.GPUUsed), m.file()
 	ratio := (memory - used) / (size * scale * 1.55)
 	if m.HeadsKV > 0 {
 		reserved := max(1.5*gib, 0.5*gib+used)

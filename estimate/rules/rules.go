@@ -3,7 +3,11 @@
 // decimals are theirs.
 package rules
 
-import "math"
+import (
+	"math"
+
+	"weigh/formats"
+)
 
 // A Model is what the rules know of a model. What a model does not have is 0;
 // the rules that need it then have no answer.
@@ -11,6 +15,8 @@ type Model struct {
 	Parameters   uint64 // logical weights
 	Bits         int    // nominal bits per weight: 4 for Q4_K_M and AWQ, 16 for BF16
 	WeightBytes  uint64 // as stored
+	FileBytes    uint64 // of the files, headers and vocabulary included; 0: WeightBytes
+	GGUF         *GGUF  // what hf-mem reads of a GGUF; nil for safetensors
 	Hidden       int    // n_embd
 	FF           int    // n_ff
 	Layers       int    // n_layer
@@ -22,6 +28,14 @@ type Model struct {
 	Window       int    // sliding_window; 0: none
 	OutputTensor uint64 // parameters of an output matrix apart from the token embedding
 	LargestLayer uint64 // parameters of the largest block, or of the embedding when that is larger
+}
+
+// GGUF is what hf-mem reads of a GGUF file. It has no answer for heads that
+// differ from layer to layer, nor for element types that it does not know.
+type GGUF struct {
+	Blocks      int    // block_count
+	PerLayer    bool   // head_count or head_count_kv is a list
+	WeightBytes uint64 // sum of HFMemBytes; 0 where it knows not all types
 }
 
 // A Run is how the model is run.
@@ -89,6 +103,14 @@ func shaped(f func(m Model, r Run) float64) func(Model, Run) (uint64, bool) {
 		}
 		return round(f(m, r)), true
 	}
+}
+
+// file returns the size that rules go by which look at files.
+func (m Model) file() float64 {
+	if m.FileBytes > 0 {
+		return float64(m.FileBytes)
+	}
+	return float64(m.WeightBytes)
 }
 
 // weights returns P × bits / 8.
@@ -187,9 +209,9 @@ var All = []Rule{
 		Why:   "no cache and no quantization; a layer's scores grow with the square of the context, dropout masks included",
 	},
 	{
-		Name: "hf-mem", Source: "hf-mem --experimental", Formula: "weights + 2 × (full × context + sliding × window) × kv heads × head size × bytes × batch", Purpose: Inference,
+		Name: "hf-mem", Source: "hf-mem --experimental", Formula: "weights + 2 × (full × context + sliding × window) × kv heads × head size × bytes × batch; of a GGUF: weights + 2 × blocks × kv heads × ⌊hidden ÷ heads⌋ × context × batch × bytes", Purpose: Inference,
 		Bytes: hfMem,
-		Why:   "no buffers; linear-attention layers count as sliding ones, or full ones without a window, and latent attention as ordinary",
+		Why:   "no buffers; linear-attention layers count as sliding ones, or full ones without a window, and latent attention as ordinary; in a GGUF every layer is full and rounded bits stand for blocks",
 	},
 	{
 		Name: "oobabooga", Source: "oobabooga.github.io/blog/posts/gguf-vram-formula", Formula: "(MiB per layer − 18.0 + 3.149e-5 × kv heads × cache bits × context) × (layers + max(0.97, cache bits − ⌊50.8 × hidden ÷ context⌋ − 9.99)) + 1516.5", Purpose: Inference,
@@ -205,16 +227,16 @@ var All = []Rule{
 		Why: "the same with the margin under which 95% of its loads worked",
 	},
 	{
-		Name: "Ollama", Source: "ollama, PredictServerVRAM", Formula: "weights + 2 × layers × kv heads × hidden ÷ heads × context × 2 B", Purpose: Inference,
+		Name: "Ollama", Source: "ollama, PredictServerVRAM", Formula: "file + 2 × layers × kv heads × hidden ÷ heads × context × 2 B", Purpose: Inference,
 		Bytes: shaped(func(m Model, r Run) float64 {
-			return float64(m.WeightBytes) + 2*float64(m.Layers)*float64(m.HeadsKV)*float64(m.Hidden/m.Heads)*float64(r.Context)*2
+			return m.file() + 2*float64(m.Layers)*float64(m.HeadsKV)*float64(m.Hidden/m.Heads)*float64(r.Context)*2
 		}),
 		Why: "no buffers; a head's size is taken for hidden ÷ heads, and every layer for full attention in F16",
 	},
 	{
-		Name: "KolosalAI", Source: "KolosalAI memory calculator", Formula: "weights + cache + 0.02 GB per B parameters + 0.15 GB", Purpose: Inference,
+		Name: "KolosalAI", Source: "KolosalAI memory calculator", Formula: "file + cache + 0.02 GB per B parameters + 0.15 GB", Purpose: Inference,
 		Bytes: shaped(func(m Model, r Run) float64 {
-			return float64(m.WeightBytes) + cache(m, r, float64(r.Context)*float64(m.Layers)) + 0.02*float64(m.Parameters) + 0.15*gb
+			return m.file() + cache(m, r, float64(r.Context)*float64(m.Layers)) + 0.02*float64(m.Parameters) + 0.15*gb
 		}),
 		Why: "buffers by parameter count, and every layer as full attention",
 	},
@@ -284,7 +306,51 @@ func cache(m Model, r Run, cells float64) float64 {
 	return 2 * cells * float64(r.Batch) * float64(m.HeadsKV) * float64(m.HeadDim) * float64(r.CacheBits) / 8
 }
 
+// hfMemBits are the bits per weight that hf-mem rounds or mistakes; it has the
+// block's own for the other types.
+//
+// Source: hf-mem, gguf/types.py, GGUFDtypeBitsPerWeight.
+var hfMemBits = map[formats.DType]float64{
+	formats.Q8_K: 8.03125, formats.IQ3_S: 3.44, formats.IQ3_XXS: 3.06, formats.IQ2_XXS: 2.06,
+	formats.IQ2_S: 2.5, formats.IQ2_XS: 2.31, formats.IQ1_S: 1.56,
+}
+
+// HFMemBytes returns what hf-mem takes so many elements of a GGUF's tensor for;
+// ok is false for types that it does not know.
+func HFMemBytes(t formats.DType, elements uint64) (n uint64, ok bool) {
+	bits, ok := hfMemBits[t]
+	if !ok {
+		switch t {
+		case formats.NVFP4, formats.Q1_0, formats.Q2_0:
+			return 0, false
+		}
+		block, bytes := t.Block()
+		if block == 0 || !t.GGML() {
+			return 0, false
+		}
+		bits = 8 * float64(bytes) / float64(block)
+	}
+	return uint64(bits / 8 * float64(elements)), true
+}
+
+// hfMemGGUF takes every block for full attention, and a head for hidden ÷ heads.
+func hfMemGGUF(m Model, r Run) (uint64, bool) {
+	g := m.GGUF
+	if g.WeightBytes == 0 || g.PerLayer || g.Blocks == 0 || m.Heads == 0 || m.HeadsKV == 0 {
+		return 0, false
+	}
+	bits := float64(r.CacheBits)
+	if r.CacheBits < 16 {
+		bits += 0.5 // Q8_0, Q4_0
+	}
+	perToken := 2 * float64(g.Blocks) * float64(m.HeadsKV) * float64(m.Hidden/m.Heads)
+	return round(float64(g.WeightBytes) + perToken*float64(r.Context)*float64(r.Batch)*bits/8), true
+}
+
 func hfMem(m Model, r Run) (uint64, bool) {
+	if m.GGUF != nil {
+		return hfMemGGUF(m, r)
+	}
 	if m.WeightBytes == 0 || m.Layers == 0 || m.HeadsKV == 0 || m.HeadDim == 0 {
 		return 0, false
 	}
@@ -309,7 +375,7 @@ func oobabooga(m Model, r Run) (uint64, bool) {
 	if r.CacheBits == 8 || r.CacheBits == 4 {
 		bits = float64(r.CacheBits)
 	}
-	perLayer := float64(m.WeightBytes) / mib / float64(m.Layers)
+	perLayer := m.file() / mib / float64(m.Layers)
 	perLayer += 3.148552680382576e-05*float64(m.HeadsKV)*bits*float64(r.Context) - 17.99552795246051
 	more := bits - (math.Floor(50.77817218646521*float64(m.Hidden)/float64(r.Context)) + 9.987899908205632)
 	layers := float64(min(r.GPULayers, m.Layers)) + max(0.9690636483914102, more)

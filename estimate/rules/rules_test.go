@@ -2,7 +2,10 @@ package rules
 
 import (
 	"math"
+	"slices"
 	"testing"
+
+	"weigh/formats"
 )
 
 // rule returns the rule of a name.
@@ -135,6 +138,75 @@ func TestHFMem(t *testing.T) {
 	m.Window = 0
 	if got, want := apply(t, "hf-mem", m, r), float64(4912898304+8192*131072); got != want {
 		t.Errorf("linear layers without a window: %v bytes, want %v", got, want)
+	}
+}
+
+func TestHFMemOfGGUF(t *testing.T) {
+	m := llama3
+	m.HeadDim = 256 // it does not look
+	m.GGUF = &GGUF{Blocks: 33, WeightBytes: 4912000000}
+	m.FullLayers, m.Window = 8, 1024
+	r := Run{Context: 8192, Batch: 2, CacheBits: 16}
+	if got, want := apply(t, "hf-mem", m, r), float64(4912000000+33*2*8*128*8192*2*2); got != want {
+		t.Errorf("%v bytes, want %v", got, want)
+	}
+	r.CacheBits = 8
+	if got, want := apply(t, "hf-mem", m, r), 4912000000+33*2*8*128*8192*2*8.5/8; got != want {
+		t.Errorf("a cache in Q8_0: %v bytes, want %v", got, want)
+	}
+	for name, g := range map[string]*GGUF{"heads per layer": {Blocks: 32, WeightBytes: 1, PerLayer: true}, "unknown types": {Blocks: 32}} {
+		m.GGUF = g
+		if n, ok := rule(t, "hf-mem").Bytes(m, r); ok {
+			t.Errorf("%s: %d bytes, want no answer", name, n)
+		}
+	}
+	for typ, want := range map[formats.DType]uint64{
+		formats.IQ2_S: 80000, formats.Q4_K: 144 * 1000, formats.IQ3_XXS: 97920, formats.Q6_K: 210 * 1000, formats.BF16: 512000,
+	} {
+		if got, ok := HFMemBytes(typ, 256000); !ok || got != want {
+			t.Errorf("%v: %d bytes of 256000 elements (%v), want %d", typ, got, ok, want)
+		}
+	}
+	if _, ok := HFMemBytes(formats.NVFP4, 64); ok {
+		t.Error("hf-mem knows NVFP4")
+	}
+}
+
+// Llama 3.1 8B without its head has 7.50 B parameters: 27.96 GiB in FP32.
+func TestCalculatorTables(t *testing.T) {
+	m := llama3
+	total := uint64(4 * (8030261248 - 128256*4096))
+	want := []Calculator{
+		{"float32", 32, 4 * 128256 * 4096, total, 0, 4 * total},
+		{"float16/bfloat16", 16, 2 * 128256 * 4096, total / 2, 0, 2 * total},
+		{"int8", 8, 128256 * 4096, total / 4, 0, 0},
+		{"int4", 4, 128256 * 4096 / 2, total / 8, 0, 0},
+	}
+	if got := Accelerate(m); !slices.Equal(got, want) {
+		t.Errorf("Accelerate's table is %+v, want %+v", got, want)
+	}
+	m.Parameters = 8e9
+	want = []Calculator{
+		{"float32", 32, 0, 32e9, 38.4e9, 128e9},
+		{"float16/bfloat16", 16, 0, 16e9, 19.2e9, 64e9},
+		{"int8", 8, 0, 8e9, 9.6e9, 32e9},
+		{"int4", 4, 0, 4e9, 4.8e9, 16e9},
+	}
+	if got := CanItRun(m); !slices.Equal(got, want) {
+		t.Errorf("can-it-run-llm's table is %+v, want %+v", got, want)
+	}
+}
+
+// Rules that look at a file count its header too.
+func TestFileSize(t *testing.T) {
+	m, r := llama3, Run{Context: 4096, Batch: 1, CacheBits: 16}
+	for _, name := range []string{"Ollama", "KolosalAI"} {
+		m.FileBytes = 0
+		least := apply(t, name, m, r)
+		m.FileBytes = m.WeightBytes + 7_000_000
+		if got := apply(t, name, m, r); got != least+7e6 {
+			t.Errorf("%s: %v bytes more for a header of 7 MB", name, got-least)
+		}
 	}
 }
 
