@@ -3,6 +3,7 @@ package main
 import (
 	"cmp"
 	"context"
+	"encoding/binary"
 	"fmt"
 	"io"
 	"os"
@@ -57,7 +58,7 @@ Exit code 1: --gpu names hardware, and no type fits it.`,
 			if helpAsked(cmd, args) {
 				return nil
 			}
-			s, err := prepare(cmd, r, args)
+			s, err := prepare(cmd, r, joinImatrix(args))
 			if err != nil {
 				return err
 			}
@@ -69,6 +70,7 @@ Exit code 1: --gpu names hardware, and no type fits it.`,
 	f := cmd.Flags()
 	f.StringVar(&o.imatrix, "imatrix", "", "with an importance matrix; `=FILE` counts its description too")
 	f.Lookup("imatrix").NoOptDefVal = unnamedImatrix
+	f.Bool("allow-requantize", false, "taken, as llama-quantize's own: a quantized source is always answered for")
 	f.BoolVar(&o.pure, "pure", false, "no mixture: one type for all tensors")
 	f.BoolVar(&o.leaveOutput, "leave-output-tensor", false, "leave output.weight as it is")
 	f.BoolVar(&o.keepSplit, "keep-split", false, "as many files as the source has")
@@ -80,6 +82,19 @@ Exit code 1: --gpu names hardware, and no type fits it.`,
 	f.BoolVar(&o.noFits, "sizes-only", false, "do not ask what fits")
 	withLlamaHelp(cmd)
 	return cmd
+}
+
+// joinImatrix joins --imatrix to the file after it, as llama-quantize has it,
+// where that is one.
+func joinImatrix(args []string) []string {
+	for i := range len(args) - 1 {
+		if args[i] == "--imatrix" {
+			if _, err := readImatrix(args[i+1]); err == nil {
+				return slices.Concat(args[:i], []string{"--imatrix=" + args[i+1]}, args[i+2:])
+			}
+		}
+	}
+	return args
 }
 
 // The documents of `weigh quants --json`.
@@ -106,6 +121,7 @@ type (
 		Fits            *bool         `json:"fits"`
 		NCtx            *int          `json:"n_ctx"`
 		GPULayers       *int          `json:"n_gpu_layers"`
+		HostLayers      *uint64       `json:"host_layer_bytes"` // of layers that the GPUs were to hold
 		Tensors         []quantTensor `json:"tensors,omitempty"`
 		result          *quant.Result `json:"-"`
 	}
@@ -206,7 +222,8 @@ func (o *quantsFlags) fileTypes() ([]quant.FileType, error) {
 	return types, nil
 }
 
-// readImatrix reads what llama-quantize copies of an importance matrix.
+// readImatrix reads what llama-quantize copies of an importance matrix: a GGUF,
+// or the older form, which has no magic number.
 //
 // Source: common/imatrix-loader.cpp@v0.5.0, common_imatrix_load.
 func readImatrix(path string) (*quant.Imatrix, error) {
@@ -222,11 +239,23 @@ func readImatrix(path string) (*quant.Imatrix, error) {
 	if !info.Mode().IsRegular() {
 		return nil, fmt.Errorf("%s: %w", path, inspect.ErrNotAFile)
 	}
+	m := &quant.Imatrix{File: path}
+	var magic [4]byte
+	if _, err := f.ReadAt(magic[:], 0); err != nil || string(magic[:]) != "GGUF" {
+		if err := readOldImatrix(m, io.NewSectionReader(f, 0, info.Size())); err != nil {
+			return nil, fmt.Errorf("%s: not an importance matrix: %w", path, err)
+		}
+		return m, nil
+	}
 	g, err := gguf.Read(f, info.Size())
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}
-	m := &quant.Imatrix{File: path}
+	for _, key := range []string{"imatrix.datasets", "imatrix.chunk_count", "imatrix.chunk_size"} {
+		if _, ok := g.KV(key); !ok {
+			return nil, fmt.Errorf("%s: not an importance matrix: it has no %s", path, key)
+		}
+	}
 	if sets, err := g.Array("imatrix.datasets"); err == nil && sets.Count > 0 {
 		if v, err := sets.At(0); err == nil {
 			m.Dataset, _ = v.(string)
@@ -238,6 +267,49 @@ func readImatrix(path string) (*quant.Imatrix, error) {
 		}
 	}
 	return m, nil
+}
+
+// readOldImatrix reads the older form: for each of a number of matrices its name
+// and values; then, if anything, the chunks and the data set.
+//
+// Source: common/imatrix-loader.cpp@v0.5.0, common_imatrix_load_legacy.
+func readOldImatrix(m *quant.Imatrix, r *io.SectionReader) error {
+	var broken error
+	count := func(what string) int64 {
+		var n int32
+		if err := binary.Read(r, binary.LittleEndian, &n); err != nil {
+			broken = cmp.Or(broken, fmt.Errorf("it ends before its %s", what))
+			return 0
+		}
+		return int64(n)
+	}
+	skip := func(n, least int64, what string) {
+		at, _ := r.Seek(0, io.SeekCurrent)
+		if n < least || n > r.Size()-at {
+			broken = cmp.Or(broken, fmt.Errorf("%d bytes of a %s at offset %d of %d", n, what, at, r.Size()))
+			return
+		}
+		r.Seek(n, io.SeekCurrent)
+	}
+	n := count("number of matrices")
+	if broken == nil && n < 1 {
+		return fmt.Errorf("%d matrices", n)
+	}
+	for i := int64(0); i < n && broken == nil; i++ {
+		skip(count("name"), 1, "name")
+		count("calls")
+		skip(4*count("values"), 4, "matrix")
+	}
+	if broken != nil {
+		return broken
+	}
+	if at, _ := r.Seek(0, io.SeekCurrent); at < r.Size() {
+		m.Chunks = int(count("chunks"))
+		var text [1 << 10]byte // llama-quantize copies no more than 127 bytes
+		size, _ := io.ReadFull(r, text[:max(0, min(count("data set"), int64(len(text))))])
+		m.Dataset, _, _ = strings.Cut(string(text[:size]), "\x00")
+	}
+	return nil
 }
 
 // quantModel returns what of an opened model llama-quantize goes by.
@@ -383,10 +455,25 @@ func (s *session) fitQuant(q *quantDocument) error {
 		if len(s.asked.Devices) > 0 {
 			if fits, err := fitsWith(n); err == nil && fits {
 				q.GPULayers = &s.breakdown.Settings.NGPULayers
+				q.HostLayers = hostLayers(s.breakdown)
 			}
 		}
 	}
 	return err
+}
+
+// hostLayers returns the bytes of layers in the host's memory: of types that the
+// GPUs cannot compute with, unless the settings put them there.
+func hostLayers(b *estimate.Breakdown) *uint64 {
+	var n uint64
+	for i := range b.Host {
+		for _, t := range b.Host[i].Terms {
+			if t.Part == estimate.Weights && (t.Name == "layers" || t.Name == "experts") {
+				n += t.Bytes
+			}
+		}
+	}
+	return &n
 }
 
 // ctxStep is what context lengths are multiples of.
@@ -446,6 +533,9 @@ func printQuants(w io.Writer, style render.Style, s *session, d *quantsDocument,
 			row = append(row, word)
 		}
 		var remarks []string
+		if q.HostLayers != nil && *q.HostLayers > q.DataBytes/100 {
+			remarks = append(remarks, render.Bytes(*q.HostLayers)+" of its layers stay on the host")
+		}
 		if q.RequiresImatrix && !q.Imatrix {
 			remarks = append(remarks, "needs an importance matrix")
 		}

@@ -2,13 +2,16 @@ package main
 
 import (
 	"bytes"
+	"encoding/binary"
 	"encoding/json"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
 	"weigh/fixtures"
+	"weigh/formats"
 )
 
 // modelFile writes a model of the fixtures, without data, and returns its path.
@@ -100,6 +103,70 @@ func TestQuantsOfFolder(t *testing.T) {
 	weighJSON(t, 0, &d, "quants", hfFolder(t, "qwen3-0.6b"), "--type", "Q4_K_M", "--sizes-only")
 	if q := d.Quants[0]; q.DataBytes == 0 || q.FileBytes != nil {
 		t.Errorf("from a folder: %+v, want data and no file size", q)
+	}
+}
+
+// The description of an importance matrix, of either form, is written to the
+// file.
+func TestQuantsImatrix(t *testing.T) {
+	path := modelFile(t, "Llama-3.2-1B-F16")
+	size := func(args ...string) uint64 {
+		var d quantsDocument
+		weighJSON(t, 0, &d, append([]string{"quants", path, "--type", "Q6_K", "--sizes-only"}, args...)...)
+		return *d.Quants[0].FileBytes
+	}
+	dir := t.TempDir()
+	old := binary.LittleEndian.AppendUint32(nil, 2)
+	for _, name := range []string{"blk.0.attn_q.weight", "blk.0.attn_k.weight"} {
+		old = append(binary.LittleEndian.AppendUint32(old, uint32(len(name))), name...)
+		old = binary.LittleEndian.AppendUint32(old, 7)
+		old = append(binary.LittleEndian.AppendUint32(old, 3), make([]byte, 12)...)
+	}
+	tail := append(binary.LittleEndian.AppendUint32(binary.LittleEndian.AppendUint32(nil, 125), 8), "wiki.txt"...)
+	g := (&fixtures.GGUF{}).Set("imatrix.datasets", []string{"wiki.txt"}).Set("imatrix.chunk_count", uint32(125)).Set("imatrix.chunk_size", uint32(512))
+	g.Add("blk.0.attn_q.weight.in_sum2", formats.F32, 3, 1)
+	plain := size("--allow-requantize")
+	for name, tt := range map[string]struct {
+		data []byte
+		rest int // of the data set and the chunks
+	}{
+		"old":            {slices.Concat(old, tail), 2*8 + len("quantize.imatrix.dataset") + 4 + 8 + len("wiki.txt") + len("quantize.imatrix.chunks_count") + 8},
+		"old, no ending": {old, 0},
+		"gguf":           {g.Build().Data, 2*8 + len("quantize.imatrix.dataset") + 4 + 8 + len("wiki.txt") + len("quantize.imatrix.chunks_count") + 8},
+	} {
+		file := filepath.Join(dir, name)
+		if err := os.WriteFile(file, tt.data, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if a, b := size("--imatrix="+file), size("--imatrix", file); a != b {
+			t.Errorf("%s: %d bytes with =FILE, %d with the file as a word of its own", name, a, b)
+		}
+		more := uint64(2*8 + len("quantize.imatrix.file") + 4 + 8 + min(len(file), 127) + len("quantize.imatrix.entries_count") + 8 + tt.rest)
+		if got := size("--imatrix=" + file); got+32 < plain+more || got > plain+more+32 || got%32 != 0 {
+			t.Errorf("%s: %d bytes more than without, want %d before padding", name, got-plain, more)
+		}
+	}
+	for name, data := range map[string][]byte{
+		"empty": nil, "cut short": old[:40], "a model": fixtures.Model("Llama-3.2-1B-F16").Build().Data,
+		"a long name": binary.LittleEndian.AppendUint32(binary.LittleEndian.AppendUint32(nil, 1), 1<<31-1),
+		"no matrices": make([]byte, 16), "less than none": bytes.Repeat([]byte{0xff}, 64),
+	} {
+		file := filepath.Join(dir, name)
+		if err := os.WriteFile(file, data, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if _, trouble, code := weigh(t, "quants", path, "--imatrix="+file); code != exitError || !strings.Contains(trouble, "imatrix") {
+			t.Errorf("%s: exit code %d, trouble %q", name, code, trouble)
+		}
+	}
+}
+
+// What of a model a GPU cannot compute with is not on it.
+func TestQuantsOnTheHost(t *testing.T) {
+	var d quantsDocument
+	weighJSON(t, 0, &d, "quants", modelFile(t, "Llama-3.2-1B-F16"), "--gpu", "12GiB", "--host-memory", "64GiB", "-c", "4096", "--type", "TQ2_0,Q4_0")
+	if ternary, plain := d.Quants[0].HostLayers, d.Quants[1].HostLayers; ternary == nil || *ternary < 100<<20 || plain == nil || *plain != 0 {
+		t.Errorf("layers on the host: TQ2_0 %v, Q4_0 %v", ternary, plain)
 	}
 }
 
