@@ -28,6 +28,7 @@ type quantsFlags struct {
 	imatrix                    string // "" for none, unnamedImatrix without a file
 	pure, leaveOutput          bool
 	keepSplit, tensors, noFits bool
+	each                       bool
 	output, embedding          string
 	tensorTypes, types         []string
 }
@@ -47,23 +48,32 @@ func newQuantsCmd() *cobra.Command {
 type of every tensor, and the size of the file to the byte when the model is a
 GGUF; from safetensors the size of the tensors. A type fits when all layers on
 the GPUs do, with the context that -c asks for or the longest that leaves room.
-Types that need an importance matrix are shown all the same, and marked.
+Types that need an importance matrix are shown all the same, and marked. With
+--each every --gpu is a machine of its own, else they are one machine together.
 
 Exit code 1: --gpu names hardware, and no type fits it.`,
 		Example: `  weigh quants model-F16.gguf
   weigh quants model-folder --gpu "RTX 3060" -c 16384
+  weigh quants model-F16.gguf --each --gpu "RTX 3060" --gpu "RTX 4090" --gpu "2x RTX 3090"
   weigh quants model-F16.gguf --imatrix=imatrix.gguf --type Q4_K_M --tensors`,
 		DisableFlagParsing: true,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if helpAsked(cmd, args) {
 				return nil
 			}
-			s, err := prepare(cmd, r, joinImatrix(args))
-			if err != nil {
+			if err := named(cmd, r, joinImatrix(args)); err != nil {
 				return err
 			}
-			defer s.Close()
-			return runQuants(cmd, s, &o)
+			if !o.each || len(r.gpus) < 2 {
+				return runQuants(cmd, []*request{r}, &o)
+			}
+			var machines []*request
+			for _, spec := range r.gpus {
+				one := *r
+				one.gpus = []string{spec}
+				machines = append(machines, &one)
+			}
+			return runQuants(cmd, machines, &o)
 		},
 	}
 	addRequestFlags(cmd.Flags(), r)
@@ -79,6 +89,7 @@ Exit code 1: --gpu names hardware, and no type fits it.`,
 	f.StringArrayVar(&o.tensorTypes, "tensor-type", nil, "`NAME=TYPE`: type of the tensors whose names match")
 	f.StringSliceVar(&o.types, "type", nil, "only these `types`")
 	f.BoolVar(&o.tensors, "tensors", false, "list every tensor's type")
+	f.BoolVar(&o.each, "each", false, "each --gpu is a machine of its own")
 	f.BoolVar(&o.noFits, "sizes-only", false, "do not ask what fits")
 	withLlamaHelp(cmd)
 	return cmd
@@ -121,9 +132,16 @@ type (
 		Fits            *bool         `json:"fits"`
 		NCtx            *int          `json:"n_ctx"`
 		GPULayers       *int          `json:"n_gpu_layers"`
-		HostLayers      *uint64       `json:"host_layer_bytes"` // of layers that the GPUs were to hold
+		HostLayers      *uint64       `json:"host_layer_bytes"`   // of layers that the GPUs were to hold
+		Machines        []quantFit    `json:"machines,omitempty"` // with --each; fits and n_ctx are then those of the best
 		Tensors         []quantTensor `json:"tensors,omitempty"`
 		result          *quant.Result `json:"-"`
+	}
+	quantFit struct {
+		GPU        string  `json:"gpu"`
+		Fits       bool    `json:"fits"`
+		NCtx       *int    `json:"n_ctx"`
+		HostLayers *uint64 `json:"host_layer_bytes"`
 	}
 	quantTensor struct {
 		Name   string `json:"name"`
@@ -133,7 +151,14 @@ type (
 	}
 )
 
-func runQuants(cmd *cobra.Command, s *session, o *quantsFlags) error {
+// runQuants answers for the model of the first request, and what fits on the
+// machine of each.
+func runQuants(cmd *cobra.Command, machines []*request, o *quantsFlags) error {
+	s, err := newSession(cmd.Context(), machines[0].Model, machines[0])
+	if err != nil {
+		return err
+	}
+	defer s.Close()
 	opt, err := o.options()
 	if err != nil {
 		return err
@@ -155,7 +180,11 @@ func runQuants(cmd *cobra.Command, s *session, o *quantsFlags) error {
 		d.Quants = append(d.Quants, newQuantDocument(src, &m, ft, opt, o))
 	}
 	if !o.noFits {
-		if err := fitQuants(cmd.Context(), s, d.Quants); err != nil {
+		err := fitQuants(cmd.Context(), s, d.Quants)
+		if err == nil && len(machines) > 1 {
+			err = d.fitOthers(cmd.Context(), machines)
+		}
+		if err != nil {
 			return err
 		}
 	}
@@ -169,6 +198,42 @@ func runQuants(cmd *cobra.Command, s *session, o *quantsFlags) error {
 		return errNo
 	}
 	return err
+}
+
+// fitOthers takes what was found of the first machine as one of several, and
+// asks the others too.
+func (d *quantsDocument) fitOthers(ctx context.Context, machines []*request) error {
+	keep := func(r *request, quants []quantDocument) {
+		for i := range quants {
+			q, to := &quants[i], &d.Quants[i]
+			if q.Fits == nil {
+				continue
+			}
+			to.Machines = append(to.Machines, quantFit{r.gpus[0], *q.Fits, q.NCtx, q.HostLayers})
+			if q.NCtx != nil && (to.NCtx == nil || *q.NCtx > *to.NCtx) {
+				to.Fits, to.NCtx, to.GPULayers, to.HostLayers = q.Fits, q.NCtx, q.GPULayers, q.HostLayers
+			}
+		}
+	}
+	keep(machines[0], d.Quants)
+	for _, r := range machines[1:] {
+		s, err := newSession(ctx, r.Model, r)
+		if err != nil {
+			return err
+		}
+		quants := slices.Clone(d.Quants)
+		for i := range quants {
+			q := &quants[i]
+			q.Fits, q.NCtx, q.GPULayers, q.HostLayers = nil, nil, nil, nil
+		}
+		err = fitQuants(ctx, s, quants)
+		s.Close()
+		if err != nil {
+			return fmt.Errorf("%.80q: %w", r.gpus[0], err)
+		}
+		keep(r, quants)
+	}
+	return nil
 }
 
 // options turns the flags into llama-quantize's.
@@ -506,47 +571,27 @@ func printQuants(w io.Writer, style render.Style, s *session, d *quantsDocument,
 	fmt.Fprintf(w, "%s  as %s\n\n", style.Bold(render.Text(s.Model.Name)), render.Text(d.Source))
 	list := slices.Clone(d.Quants)
 	slices.SortStableFunc(list, func(a, b quantDocument) int { return cmp.Compare(a.DataBytes, b.DataBytes) })
-	head := []string{"type", "file", "bytes", "bits/weight", ""}
+	head, right := []string{"type", "file", "bytes", "bits/weight"}, []int{1, 2, 3}
 	if fits {
-		head[4] = "longest context"
+		of := "longest context"
 		if s.req.Set["--ctx-size"] {
-			head[4] = "context"
+			of = "context"
 		}
-		head = append(head, "")
-	}
-	rows := [][]string{head}
-	for _, q := range list {
-		if q.Error != "" {
-			rows = append(rows, []string{q.Type, "", "", "", render.Text(q.Error)})
-			continue
-		}
-		size := q.DataBytes
-		if q.FileBytes != nil {
-			size = *q.FileBytes
-		}
-		row := []string{q.Type, render.Bytes(size), strconv.FormatUint(size, 10), fmt.Sprintf("%.4f", q.BitsPerWeight)}
-		if fits {
-			word := style.Red("does not fit")
-			if q.NCtx != nil {
-				word = strconv.Itoa(*q.NCtx)
+		names := []string{of}
+		if i := slices.IndexFunc(list, func(q quantDocument) bool { return len(q.Machines) > 0 }); i >= 0 {
+			fmt.Fprintf(w, "%s on each\n\n", of)
+			names = nil
+			for _, m := range list[i].Machines {
+				names = append(names, render.Text(m.GPU))
 			}
-			row = append(row, word)
 		}
-		var remarks []string
-		if q.HostLayers != nil && *q.HostLayers > q.DataBytes/100 {
-			remarks = append(remarks, render.Bytes(*q.HostLayers)+" of its layers stay on the host")
+		for _, name := range names {
+			right, head = append(right, len(head)), append(head, name)
 		}
-		if q.RequiresImatrix && !q.Imatrix {
-			remarks = append(remarks, "needs an importance matrix")
-		}
-		if q.Fallbacks > 0 {
-			remarks = append(remarks, plural(q.Fallbacks, "tensor")+" in another type: rows that the blocks do not divide")
-		}
-		rows = append(rows, append(row, strings.Join(remarks, "; ")))
 	}
-	right := []int{1, 2, 3}
-	if fits {
-		right = append(right, 4)
+	rows := [][]string{append(head, "")}
+	for i := range list {
+		rows = append(rows, list[i].row(style, fits, len(head)))
 	}
 	render.Columns(w, rows, right...)
 	for _, q := range list {
@@ -570,4 +615,42 @@ func printQuants(w io.Writer, style render.Style, s *session, d *quantsDocument,
 	for _, n := range d.Notes {
 		fmt.Fprintf(w, "%s %s\n", style.Yellow("note:"), render.Text(n))
 	}
+}
+
+// row returns a line of the table, with so many columns before the remarks.
+func (q *quantDocument) row(style render.Style, fits bool, columns int) []string {
+	if q.Error != "" {
+		row := make([]string, columns+1)
+		row[0], row[columns] = q.Type, render.Text(q.Error)
+		return row
+	}
+	size := q.DataBytes
+	if q.FileBytes != nil {
+		size = *q.FileBytes
+	}
+	row := []string{q.Type, render.Bytes(size), strconv.FormatUint(size, 10), fmt.Sprintf("%.4f", q.BitsPerWeight)}
+	context := func(n *int) {
+		word := style.Red("does not fit")
+		if n != nil {
+			word = strconv.Itoa(*n)
+		}
+		row = append(row, word)
+	}
+	for _, m := range q.Machines {
+		context(m.NCtx)
+	}
+	if fits && len(q.Machines) == 0 {
+		context(q.NCtx)
+	}
+	var remarks []string
+	if q.HostLayers != nil && *q.HostLayers > q.DataBytes/100 {
+		remarks = append(remarks, render.Bytes(*q.HostLayers)+" of its layers stay on the host")
+	}
+	if q.RequiresImatrix && !q.Imatrix {
+		remarks = append(remarks, "needs an importance matrix")
+	}
+	if q.Fallbacks > 0 {
+		remarks = append(remarks, plural(q.Fallbacks, "tensor")+" in another type: rows that the blocks do not divide")
+	}
+	return append(row, strings.Join(remarks, "; "))
 }

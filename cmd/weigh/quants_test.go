@@ -161,6 +161,31 @@ func TestQuantsImatrix(t *testing.T) {
 	}
 }
 
+// Each --gpu a machine of its own: the answers of each alone.
+func TestQuantsEach(t *testing.T) {
+	args := []string{"quants", modelFile(t, "Llama-3.1-8B-Q4_K_M"), "--host-memory", "64GiB", "--type", "Q8_0,Q4_K_M,Q2_K"}
+	gpus := []string{"4GiB", "8GiB", "2x 24GiB"}
+	var each, alone quantsDocument
+	weighJSON(t, 0, &each, append(args, "--each", "--gpu", gpus[0], "--gpu", gpus[1], "--gpu", gpus[2])...)
+	for i, gpu := range gpus {
+		alone = quantsDocument{}
+		weighJSON(t, 0, &alone, append(args, "--gpu", gpu)...)
+		for k, q := range alone.Quants {
+			m := each.Quants[k].Machines[i]
+			if m.GPU != gpu || m.Fits != *q.Fits || (m.NCtx == nil) != (q.NCtx == nil) || m.NCtx != nil && *m.NCtx != *q.NCtx {
+				t.Errorf("%s on %s: %+v, alone fits is %v", q.Type, gpu, m, *q.Fits)
+			}
+		}
+	}
+	if q := each.Quants[0]; !*q.Fits || *q.NCtx != 131072 || q.Machines[0].Fits || !q.Machines[1].Fits || *q.Machines[1].NCtx >= 131072 {
+		t.Errorf("Q8_0 on each: %+v", q)
+	}
+	out, _, _ := weigh(t, append(args, "--each", "--gpu", "4GiB", "--gpu", "8GiB")...)
+	if !strings.Contains(out, "longest context on each") || !strings.Contains(out, "bits/weight") || strings.Count(out, "does not fit") != 2 {
+		t.Errorf("each GPU:\n%s", out)
+	}
+}
+
 // What of a model a GPU cannot compute with is not on it.
 func TestQuantsOnTheHost(t *testing.T) {
 	var d quantsDocument
