@@ -49,7 +49,7 @@ func vllmModel(m *model.Model) vllm.Model {
 		Hidden: m.NEmbd, Vocab: m.NVocab, Heads: m.NHead(0), Experts: m.NExpert, ContextLength: m.NCtxTrain, RotaryDim: m.NRot(0),
 		Tied: m.Index.Global("output.weight") < 0,
 	}
-	for il := range m.NLayer() {
+	for il := range blocks(m) {
 		v.FF = max(v.FF, m.NFF(il), m.NFFExp(il))
 		l := vllm.Layer{Kind: vllm.FullAttention, HeadsKV: m.NHeadKV(il), KeyDim: m.NEmbdHeadK(il), ValueDim: m.NEmbdHeadV(il)}
 		switch {
@@ -72,7 +72,7 @@ func vllmModel(m *model.Model) vllm.Model {
 		v.Layers = append(v.Layers, l)
 	}
 	for _, t := range m.Tensors {
-		if il, _ := model.SplitName(t.Name); il < m.NLayer() {
+		if il, _ := model.SplitName(t.Name); il < blocks(m) {
 			v.Tensors = append(v.Tensors, vllm.Tensor{Name: t.Name, Type: t.Type, Shape: t.Shape, Bytes: t.Bytes})
 		}
 	}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"io"
 	"slices"
@@ -190,7 +191,7 @@ func trainingModel(ins *inspect.Inspection) training.Model {
 	for i := range m.Tensors {
 		name := m.Tensors[i].Name
 		il, _ := model.SplitName(name)
-		if il >= m.NLayer() || strings.Contains(name, "rope_freqs") || strings.Contains(name, "rope_factors") || name == "output.weight" && headIsCopy(ins) {
+		if il >= blocks(m) || strings.Contains(name, "rope_freqs") || strings.Contains(name, "rope_factors") || name == "output.weight" && headIsCopy(ins) {
 			continue
 		}
 		t.Tensors = append(t.Tensors, training.Tensor{Name: name, Shape: m.Tensors[i].Shape})
@@ -202,7 +203,7 @@ func trainingModel(ins *inspect.Inspection) training.Model {
 			t.Tensors = append(t.Tensors, training.Tensor{Name: w.Name, Shape: shape})
 		}
 	}
-	for il := range m.NLayer() {
+	for il := range blocks(m) {
 		t.Layers = append(t.Layers, trainingLayer(m, il))
 	}
 	if len(t.Layers) > 0 {
@@ -215,6 +216,10 @@ func trainingModel(ins *inspect.Inspection) training.Model {
 	}
 	return t
 }
+
+// blocks returns how many blocks of a model other engines than llama.cpp load:
+// those that predict further tokens only where there are no others.
+func blocks(m *model.Model) int { return cmp.Or(m.NLayer(), m.NLayerAll) }
 
 // headIsCopy reports whether a folder stores its head though the configuration
 // calls it the embedding.

@@ -56,6 +56,11 @@ func TestTrainFolders(t *testing.T) {
 	var with, without trainDocument
 	weighJSON(t, 0, &with, "train", modelFile(t, "glm4-mtp-Q4_K_M"), "--gpu", "none")
 	weighJSON(t, 0, &without, "train", modelFile(t, "glm4-Q4_K_M"), "--gpu", "none")
+	var draft trainDocument
+	weighJSON(t, 0, &draft, "train", modelFile(t, "gemma4-assistant-Q4_K_M"), "--gpu", "none")
+	if draft.PerGPU.Activations == 0 || draft.Trainable < 10e6 {
+		t.Errorf("a model of nothing but such blocks: %d parameters, activations of %d bytes", draft.Trainable, draft.PerGPU.Activations)
+	}
 	if with.Trainable != without.Trainable {
 		t.Errorf("%d parameters with a block that predicts further tokens, %d without", with.Trainable, without.Trainable)
 	}
