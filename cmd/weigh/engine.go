@@ -225,6 +225,15 @@ func estimateTransformers(s *session, o *engineFlags) (*otherEngineDocument, err
 		}
 		notes = append(notes, "transformers unpacks the weights of a GGUF: 2 bytes each")
 	}
+	if unpacks(s) {
+		for i := range m.Tensors {
+			t := &m.Tensors[i]
+			if n := elements(t.Shape); len(t.Shape) >= 2 {
+				t.Bytes = max(t.Bytes, 2*n)
+			}
+		}
+		notes = []string{"transformers unpacks FP8 weights to 16 bits on GPUs before compute capability 8.9"}
+	}
 	if o.batch < 1 {
 		return nil, fmt.Errorf("--generate-batch %d: want at least one sequence", o.batch)
 	}
@@ -251,6 +260,18 @@ func estimateTransformers(s *session, o *engineFlags) (*otherEngineDocument, err
 	}
 	d.Fits = free == nil || high <= *free
 	return d, nil
+}
+
+// unpacks reports whether transformers unpacks the weights because the GPU has no
+// arithmetic for them.
+//
+// Source: transformers, quantizers/quantizer_finegrained_fp8.py, validate_environment.
+func unpacks(s *session) bool {
+	if s.HF == nil || s.HF.Quant == nil || s.HF.Quant.Method != "fp8" || len(s.asked.Devices) == 0 {
+		return false
+	}
+	c := s.asked.Devices[0].ComputeCapability
+	return c.Known() && (c.Major < 8 || c.Major == 8 && c.Minor < 9)
 }
 
 func newOtherEngine(s *session, name string, notes []string) *otherEngineDocument {

@@ -81,6 +81,24 @@ func TestEngineFolders(t *testing.T) {
 	}
 }
 
+// FP8 weights are unpacked where the GPU has no FP8.
+func TestEngineUnpacks(t *testing.T) {
+	folder := hfFolder(t, "deepseek-v3-cut4")
+	var ada, ampere otherEngineDocument
+	weighJSON(t, 0, &ada, "estimate", folder, "--engine", "transformers", "--gpu", "80GiB", "-c", "512")
+	weighJSON(t, 0, &ampere, "estimate", folder, "--engine", "transformers", "--gpu", "80GiB:cc=8.6", "-c", "512")
+	// Four layers of latent attention, three dense networks, one of 256 experts and
+	// a shared one, its router, embedding and head.
+	const (
+		attention = 7168*1536 + 1536*128*192 + 7168*576 + 512*128*256 + 128*128*7168
+		experts   = 257*3*7168*2048 + 256*7168
+		matrices  = 4*attention + 3*3*7168*18432 + experts + 2*129280*7168
+	)
+	if got := ampere.Devices[0].Model; got < 2*matrices || got > 2*matrices+1e6 || ada.Devices[0].Model > got*6/10 {
+		t.Errorf("%d bytes with FP8, %d without, want 2 bytes each of %d and the norms", ada.Devices[0].Model, got, uint64(matrices))
+	}
+}
+
 func TestEngineText(t *testing.T) {
 	out, _, code := weigh(t, "estimate", modelFile(t, "Llama-3.1-8B-Q8_0"), "--engine", "vllm", "--gpu", "2x 24GiB", "-c", "8192")
 	if code != 0 {
