@@ -168,7 +168,7 @@ func newRulesDocument(s *session) (*rulesDocument, error) {
 	}
 	for _, r := range rules.All {
 		if n, ok := r.Bytes(m, run); ok {
-			add(ruleDocument{Name: r.Name, Source: r.Source, Formula: r.Formula, Bytes: n, Why: r.Why}, r.Purpose)
+			add(ruleDocument{Name: r.Name, Source: r.Source, Formula: r.Formula, Bytes: n, Why: r.Reason(m)}, r.Purpose)
 		}
 	}
 	if s.GGUF != nil {
@@ -242,6 +242,7 @@ func rulesModel(ins *inspect.Inspection) rules.Model {
 		Parameters: ins.Parameters(), WeightBytes: ins.TensorBytes(), FileBytes: ins.FileBytes(), Bits: nominalBits(ins),
 		Hidden: m.NEmbd, FF: m.NFF(0), Layers: m.NLayer(), Heads: m.NHead(0), HeadsKV: m.NHeadKV(0), HeadDim: m.NEmbdHeadKFull, Vocab: m.NVocab, Window: m.NSWA,
 	}
+	r.Latent = m.IsMLA()
 	layers := map[int]uint64{}
 	for i := range m.Tensors {
 		t := &m.Tensors[i]
@@ -265,7 +266,10 @@ func rulesModel(ins *inspect.Inspection) rules.Model {
 	}
 	for il := range m.NLayer() {
 		r.FF, r.Heads, r.HeadsKV = max(r.FF, m.NFF(il), m.NFFExp(il)), max(r.Heads, m.NHead(il)), max(r.HeadsKV, m.NHeadKV(il))
-		if !m.IsSWA(il) && !m.IsRecr(il) {
+		switch {
+		case m.IsRecr(il):
+			r.States++
+		case !m.IsSWA(il):
 			r.FullLayers++
 		}
 	}

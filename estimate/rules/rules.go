@@ -25,6 +25,8 @@ type Model struct {
 	HeadDim      int    // of a key
 	Vocab        int    // n_vocab
 	FullLayers   int    // layers that a configuration calls full attention; 0: all
+	States       int    // layers that keep a state instead of tokens
+	Latent       bool   // keys and values are kept as one row for all heads
 	Window       int    // sliding_window; 0: none
 	OutputTensor uint64 // parameters of an output matrix apart from the token embedding
 	LargestLayer uint64 // parameters of the largest block, or of the embedding when that is larger
@@ -68,6 +70,7 @@ type Rule struct {
 	// Bytes applies the rule; ok is false where it says nothing.
 	Bytes func(Model, Run) (n uint64, ok bool)
 	Why   string // how it differs from the exact figure
+	Blind []Fact // what of a model it does not see; Reason says what that is
 }
 
 // GB and GiB are the units that the rules count in.
@@ -146,16 +149,19 @@ var All = []Rule{
 		Name: "parameters × precision", Source: "common; the table of 1B to 70B", Formula: "P × bits ÷ 8", Purpose: Loading,
 		Bytes: always(func(m Model, _ Run) float64 { return weights(m) }),
 		Why:   "nominal bits: block scales and the tensors kept in more bits are not counted",
+		Blind: []Fact{Bits},
 	},
 	{
 		Name: "NVIDIA", Source: "NVIDIA, GPU memory essentials", Formula: "P × bytes × 2", Purpose: Inference,
 		Bytes: always(func(m Model, _ Run) float64 { return 2 * weights(m) }),
 		Why:   "doubles the weights for everything else, whatever the context",
+		Blind: []Fact{Bits},
 	},
 	{
 		Name: "20% overhead", Source: "common", Formula: "P × bits ÷ 8 × 1.2", Purpose: Inference,
 		Bytes: always(func(m Model, _ Run) float64 { return 1.2 * weights(m) }),
 		Why:   "a fifth for everything else, whatever the context; the cache alone can exceed it",
+		Blind: []Fact{Bits},
 	},
 	{
 		Name: "EleutherAI", Source: "blog.eleuther.ai/transformer-math", Formula: "weights × 1.2", Purpose: Inference,
@@ -167,29 +173,34 @@ var All = []Rule{
 		Bytes: shaped(func(m Model, r Run) float64 {
 			return 1.2 * (1.5*float64(m.Parameters)*floating(m) + working(m, r))
 		}),
-		Why: "for FP32 and FP16 only: quantized weights count as FP16, and keys of grouped heads as if each head had its own",
+		Why:   "for FP32 and FP16 only: quantized weights count as FP16, and keys of grouped heads as if each head had its own",
+		Blind: []Fact{Floats, Groups, Layers},
 	},
 	{
 		Name: "GPU memory", Source: "reference formula for FP32 and FP16", Formula: "(base + 15% of base + working) × 1.2; working = 3 × layers × batch × context × hidden × bytes", Purpose: Inference,
 		Bytes: shaped(func(m Model, r Run) float64 {
 			return 1.2 * (1.15*float64(m.Parameters)*floating(m) + working(m, r))
 		}),
-		Why: "for FP32 and FP16 only: quantized weights count as FP16, and keys of grouped heads as if each head had its own",
+		Why:   "for FP32 and FP16 only: quantized weights count as FP16, and keys of grouped heads as if each head had its own",
+		Blind: []Fact{Floats, Groups, Layers},
 	},
 	{
 		Name: "LM Studio, least", Source: "LM Studio, GPU offload", Formula: "P × bits ÷ 8 + 1 GB", Purpose: Inference,
 		Bytes: always(func(m Model, _ Run) float64 { return weights(m) + 1*gb }),
 		Why:   "nominal bits, and a constant for cache and buffers",
+		Blind: []Fact{Bits},
 	},
 	{
 		Name: "LM Studio, most", Source: "LM Studio, GPU offload", Formula: "P × bits ÷ 8 + 5 GB", Purpose: Inference,
 		Bytes: always(func(m Model, _ Run) float64 { return weights(m) + 5*gb }),
 		Why:   "nominal bits, and a constant for cache and buffers",
+		Blind: []Fact{Bits},
 	},
 	{
 		Name: "Accelerate, total", Source: "accelerate estimate-memory", Formula: "4 B × parameters without the output matrix ÷ 1, 2, 4 or 8", Purpose: Loading,
 		Bytes: always(func(m Model, _ Run) float64 { return accelerate(m) * atLeast(m, 4, 8, 16, 32) / 32 }),
 		Why:   "loads the base model without an untied output matrix; no block scales, cache or buffers",
+		Blind: []Fact{Bits, Output},
 	},
 	{
 		Name: "Accelerate, largest layer", Source: "accelerate estimate-memory", Formula: "4 B × parameters of the largest layer ÷ 1, 2, 4 or 8", Purpose: Loading,
@@ -202,21 +213,25 @@ var All = []Rule{
 		Name: "can-it-run-llm", Source: "LLM.deploy(), Vokturz/can-it-run-llm", Formula: "4 B × P ÷ 1, 2, 4 or 8 × 1.2", Purpose: Inference,
 		Bytes: always(func(m Model, _ Run) float64 { return 1.2 * float64(m.Parameters) * atLeast(m, 4, 8, 16, 32) / 8 }),
 		Why:   "no context and no cache; a fifth for everything",
+		Blind: []Fact{Bits},
 	},
 	{
 		Name: "VRAM Estimator", Source: "vram.asmirnov.xyz, app/_lib/index.ts", Formula: "1000 MiB + 2 or 4 B × P + logits of all tokens + activations of one layer", Purpose: Inference,
 		Bytes: shaped(asmirnov),
 		Why:   "no cache and no quantization; a layer's scores grow with the square of the context, dropout masks included",
+		Blind: []Fact{Floats},
 	},
 	{
 		Name: "hf-mem", Source: "hf-mem --experimental", Formula: "weights + 2 × (full × context + sliding × window) × kv heads × head size × bytes × batch; of a GGUF: weights + 2 × blocks × kv heads × ⌊hidden ÷ heads⌋ × context × batch × bytes", Purpose: Inference,
 		Bytes: hfMem,
 		Why:   "no buffers; linear-attention layers count as sliding ones, or full ones without a window, and latent attention as ordinary; in a GGUF every layer is full and rounded bits stand for blocks",
+		Blind: []Fact{Layers},
 	},
 	{
 		Name: "oobabooga", Source: "oobabooga.github.io/blog/posts/gguf-vram-formula", Formula: "(MiB per layer − 18.0 + 3.149e-5 × kv heads × cache bits × context) × (layers + max(0.97, cache bits − ⌊50.8 × hidden ÷ context⌋ − 9.99)) + 1516.5", Purpose: Inference,
 		Bytes: oobabooga,
 		Why:   "a regression over measured loads, median error 365 MiB: head size, windows, latent attention and micro-batch are unknown to it",
+		Blind: []Fact{Layers, HeadSize},
 	},
 	{
 		Name: "oobabooga, 95%", Source: "oobabooga.github.io/blog/posts/gguf-vram-formula", Formula: "the same + 577 MiB", Purpose: Inference,
@@ -224,28 +239,32 @@ var All = []Rule{
 			n, ok := oobabooga(m, r)
 			return round(float64(n) + 577*mib), ok
 		},
-		Why: "the same with the margin under which 95% of its loads worked",
+		Why:   "the same with the margin under which 95% of its loads worked",
+		Blind: []Fact{Layers, HeadSize},
 	},
 	{
 		Name: "Ollama", Source: "ollama, PredictServerVRAM", Formula: "file + 2 × layers × kv heads × hidden ÷ heads × context × 2 B", Purpose: Inference,
 		Bytes: shaped(func(m Model, r Run) float64 {
 			return m.file() + 2*float64(m.Layers)*float64(m.HeadsKV)*float64(m.Hidden/m.Heads)*float64(r.Context)*2
 		}),
-		Why: "no buffers; a head's size is taken for hidden ÷ heads, and every layer for full attention in F16",
+		Why:   "no buffers; a head's size is taken for hidden ÷ heads, and every layer for full attention in F16",
+		Blind: []Fact{Layers, HeadSize},
 	},
 	{
 		Name: "KolosalAI", Source: "KolosalAI memory calculator", Formula: "file + cache + 0.02 GB per B parameters + 0.15 GB", Purpose: Inference,
 		Bytes: shaped(func(m Model, r Run) float64 {
 			return m.file() + cache(m, r, float64(r.Context)*float64(m.Layers)) + 0.02*float64(m.Parameters) + 0.15*gb
 		}),
-		Why: "buffers by parameter count, and every layer as full attention",
+		Why:   "buffers by parameter count, and every layer as full attention",
+		Blind: []Fact{Layers},
 	},
 	{
 		Name: "llmfit", Source: "llmfit", Formula: "P × bytes by quantization + 2 × layers × kv heads × head size × context × bytes + 0.5 GB", Purpose: Inference,
 		Bytes: shaped(func(m Model, r Run) float64 {
 			return float64(m.Parameters)*llmfitBytes(m.Bits) + cache(m, r, float64(r.Context)*float64(m.Layers)) + 0.5*gb
 		}),
-		Why: "an average size per quantization, and a constant for buffers",
+		Why:   "an average size per quantization, and a constant for buffers",
+		Blind: []Fact{Layers},
 	},
 	{
 		Name: "whichllm", Source: "whichllm", Formula: "weights + 3.5 MiB × B parameters × context ÷ 1000 + 400 MB + 0.08 B × P + 150 MB per 4k of context", Purpose: Inference,
@@ -274,7 +293,8 @@ var All = []Rule{
 			}
 			return round(accelerate(m) * 4 * atLeast(m, 16, 32) / 32), true
 		},
-		Why: "no activations or logits, the base model without an untied output matrix; prints its largest part, not the sum",
+		Why:   "no activations or logits, the base model without an untied output matrix; prints its largest part, not the sum",
+		Blind: []Fact{Output},
 	},
 	{
 		Name: "can-it-run-llm, training", Source: "LLM.deploy(), Vokturz/can-it-run-llm", Formula: "4 × 4 B × P ÷ 1, 2, 4 or 8", Purpose: Training,
