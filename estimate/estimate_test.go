@@ -145,6 +145,8 @@ func TestNotes(t *testing.T) {
 		"context over the trained one":     {Options{NCtx: 65536, NParallel: 1}, "longer than the 40960"},
 		"micro-batch over the batch":       {Options{NBatch: 256, NUBatch: 512}, "-ub 512 is more than a batch"},
 		"an override that matches nothing": {Options{Overrides: []Override{{"no_such_tensor", "CPU"}}}, "matches no tensor"},
+		"a pattern as it was written":      {Options{Overrides: []Override{{`blk\.99\.`, "CPU"}}}, `'blk\.99\.' matches`},
+		"experts of a dense model":         {Options{Overrides: NCPUMoE(4)}, "-ncmoe 4 changes nothing"},
 		"shares for devices that are not":  {Options{Devices: cards(1), TensorSplit: []float32{1, 1}}, "-ts names 2 devices"},
 		"layers on devices that are not":   {Options{NGPULayers: new(20)}, "-ngl 20 without a device"},
 		"a context that is no multiple":    {Options{NCtx: 1000, NParallel: 1}, "makes the context of 1000 tokens 1024"},

@@ -59,19 +59,27 @@ func CPUMoE() Override { return Override{`\.ffn_(up|down|gate|gate_up)_(ch|)exps
 
 // NCPUMoE returns the overrides of --n-cpu-moe n: the experts of the first n
 // layers stay on the CPU.
-func NCPUMoE(n int) []Override { return firstLayers(n, `ffn_(up|down|gate|gate_up)_(ch|)exps`) }
+func NCPUMoE(n int) []Override { return firstLayers(n, moePattern) }
 
 // NCPUFFN returns the overrides of --n-cpu-ffn n: the feed-forward weights of
 // the first n layers stay on the CPU.
-func NCPUFFN(n int) []Override { return firstLayers(n, `ffn_(up|down|gate|gate_up)`) }
+func NCPUFFN(n int) []Override { return firstLayers(n, ffnPattern) }
+
+// What --n-cpu-moe and --n-cpu-ffn name in each layer.
+const (
+	moePattern = `ffn_(up|down|gate|gate_up)_(ch|)exps`
+	ffnPattern = `ffn_(up|down|gate|gate_up)`
+)
 
 func firstLayers(n int, rest string) []Override {
 	o := make([]Override, 0, max(n, 0))
 	for i := range n {
-		o = append(o, Override{fmt.Sprintf(`blk\.%d\.%s`, i, rest), "CPU"})
+		o = append(o, Override{layerPattern(i, rest), "CPU"})
 	}
 	return o
 }
+
+func layerPattern(il int, rest string) string { return fmt.Sprintf(`blk\.%d\.%s`, il, rest) }
 
 // Options are llama-server's parameters as far as memory depends on them. The
 // zero value is llama-server's default on a machine without a GPU.

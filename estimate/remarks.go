@@ -24,10 +24,30 @@ func (r *run) remarks(b *Breakdown) {
 	if n := len(r.o.TensorSplit); n > len(r.p.devices) && n > 0 {
 		note("-ts names %d devices, there are %d: the others are ignored", n, len(r.p.devices))
 	}
+	// Of the layers that --n-cpu-moe and --n-cpu-ffn count, some may be dense.
+	layers := map[string]int{moePattern: 0, ffnPattern: 0}
+	hits := map[string]int{}
 	for i, hit := range r.p.hit {
-		if !hit {
-			note("-ot pattern %.80q matches no tensor", r.o.Overrides[i].Pattern)
+		pattern := r.o.Overrides[i].Pattern
+		for rest, n := range layers {
+			if pattern == layerPattern(n, rest) {
+				layers[rest]++
+				if hit {
+					hits[rest]++
+				}
+				pattern = ""
+				break
+			}
 		}
+		if !hit && pattern != "" {
+			note("-ot pattern '%.80s' matches no tensor", pattern)
+		}
+	}
+	if n := layers[moePattern]; n > 0 && hits[moePattern] == 0 {
+		note("-ncmoe %d changes nothing: no experts are there", n)
+	}
+	if n := layers[ffnPattern]; n > 0 && hits[ffnPattern] == 0 {
+		note("-ncffn %d changes nothing: no feed-forward weights are there", n)
 	}
 	if s.FlashAttnAuto && !s.FlashAttn && r.result != nil {
 		note("flash attention stays off: a device cannot run it for this model where its layers are")

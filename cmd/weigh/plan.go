@@ -305,8 +305,12 @@ func printPlan(w io.Writer, s *session, r *plan.Result, buy []plan.Purchase, sma
 		} else {
 			printTotals(w, t)
 		}
-		fmt.Fprintf(w, "  generates %s tokens per second at a depth of %d; reads prompts at %s, the first token of %d after %.1f s\n",
-			spanTPS(p.Speed.Decode), p.Speed.Depth, spanTPS(p.Speed.Prefill), p.Speed.Prompt, p.Speed.FirstToken)
+		if s.generates() {
+			fmt.Fprintf(w, "  generates %s tokens per second at a depth of %d; reads prompts at %s, the first token of %d after %.1f s\n",
+				spanTPS(p.Speed.Decode), p.Speed.Depth, spanTPS(p.Speed.Prefill), p.Speed.Prompt, p.Speed.FirstToken)
+		} else {
+			fmt.Fprintf(w, "  reads %s tokens per second; it generates none\n", spanTPS(p.Speed.Prefill))
+		}
 		if explain && i == 0 {
 			printTimes(w, p.Speed)
 		}

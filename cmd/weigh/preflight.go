@@ -106,7 +106,11 @@ func show(cmd *cobra.Command, r *request) error {
 		fmt.Fprintln(w)
 		printMemory(w, style, s)
 		printSettings(w, s)
-		fmt.Fprintf(w, "about %s tokens per second at a depth of %d, prompts at %s\n", spanTPS(tps.Decode), tps.Depth, spanTPS(tps.Prefill))
+		if s.generates() {
+			fmt.Fprintf(w, "about %s tokens per second at a depth of %d, prompts at %s\n", spanTPS(tps.Decode), tps.Depth, spanTPS(tps.Prefill))
+		} else {
+			fmt.Fprintf(w, "reads about %s tokens per second; it generates none\n", spanTPS(tps.Prefill))
+		}
 		printNotes(w, style, s)
 		printVerdict(w, style, s, command)
 	}
@@ -115,6 +119,10 @@ func show(cmd *cobra.Command, r *request) error {
 	}
 	return nil
 }
+
+// generates reports whether the model writes text: one that sees the tokens to
+// come is asked for embeddings, ranks or tags.
+func (s *session) generates() bool { return s.Model.CausalAttn }
 
 // rescue returns the best plan where llama-server's own choice does not fit,
 // nil when nothing does.

@@ -356,7 +356,9 @@ func (row *scanned) weigh(ctx context.Context, ins *inspect.Inspection, r *reque
 	default:
 		row.verdict = fitsPartial
 	}
-	row.speed, _ = speed.Estimate(s.Model, s.options, speed.Query{})
+	if s.generates() {
+		row.speed, _ = speed.Estimate(s.Model, s.options, speed.Query{})
+	}
 	return nil
 }
 

@@ -60,7 +60,7 @@ func newBrowser(t *testing.T) *browser {
 	if err := chromedp.Listen(ctx, b.heard); err != nil {
 		t.Fatal(err)
 	}
-	b.ctx, stop = context.WithTimeout(ctx, 6*time.Minute) // of a browser that hangs
+	b.ctx, stop = context.WithTimeout(ctx, 15*time.Minute) // of a browser that hangs
 	t.Cleanup(stop)
 	call(b, log.Enable, cdp.Empty{})
 	call(b, network.Enable, network.EnableParams{})
@@ -123,7 +123,7 @@ func (b *browser) run(statements string) {
 // wait waits until an expression of the page is true.
 func (b *browser) wait(expression string) {
 	b.Helper()
-	for end := time.Now().Add(time.Minute); !value[bool](b, expression); time.Sleep(20 * time.Millisecond) {
+	for end := time.Now().Add(3 * time.Minute); !value[bool](b, expression); time.Sleep(20 * time.Millisecond) {
 		if time.Now().After(end) {
 			b.Fatalf("the page never came to %s; it says %q", expression, value[string](b, `document.getElementById("problem").textContent + " " + document.getElementById("answer").textContent`))
 		}
@@ -295,7 +295,7 @@ func TestPage(t *testing.T) {
 
 	// A link shares the state.
 	command := value[string](b, `document.getElementById("command").textContent`)
-	b.do(chromedp.Sleep(200 * time.Millisecond))
+	b.wait(`location.hash.includes("&c=" + document.getElementById("n-c").value + "&") && location.hash.includes("&nkvo=1")`)
 	link := value[string](b, `location.href`)
 	b.do(chromedp.Navigate("about:blank"), chromedp.Navigate(link))
 	b.settle()
@@ -337,6 +337,21 @@ func TestPage(t *testing.T) {
 		}
 	}
 
+	// The keyboard goes through a chart.
+	if value[bool](b, `document.querySelector("dialog[open]") !== null`) {
+		t.Error("a dialog is still open")
+	}
+	b.run(`document.querySelector("#map svg").focus()`)
+	b.do(chromedp.KeyEvent(kb.ArrowRight))
+	if tip := value[string](b, `document.getElementById("tip").hidden ? "" : document.getElementById("tip").textContent`); !strings.Contains(tip, "Layer 0, runs on") {
+		t.Errorf("the layer map explains itself with %q", tip)
+	}
+
+	// The model's own type is in sight among the quantizations.
+	if !value[bool](b, `(() => { const box = document.getElementById("quants").getBoundingClientRect(); const row = document.querySelector("#quants tr.own").getBoundingClientRect(); return row.top >= box.top && row.bottom <= box.bottom })()`) {
+		t.Error("the row of the model's own type is out of sight")
+	}
+
 	// A refusal is said, and taken back.
 	b.untroubled(base)
 	put("ctv", "q8_0")
@@ -354,6 +369,61 @@ func TestPage(t *testing.T) {
 	b.wait(`!document.getElementById("problem").hidden && document.getElementById("problem").textContent.includes("no such file")`)
 }
 
+// TestPageWithoutGPU holds that a machine without a GPU is not asked about
+// layers on one, and that a model that writes no text is not said to.
+func TestPageWithoutGPU(t *testing.T) {
+	b := newBrowser(t)
+	onMachine(t, "rx7900xtx")
+	chat, embeds := modelFile(t, "Qwen3-30B-A3B-Q4_K_M"), modelFile(t, "BERT-base-F16")
+	base := serving(t, chat, embeds)
+	hidden := func(id string) bool {
+		return value[bool](b, fmt.Sprintf(`document.getElementById(%q).offsetParent === null`, id))
+	}
+	for _, model := range []string{chat, embeds} {
+		b.open(base, url.Values{"model": {model}, "gpus": {"none"}, "host": {"64GiB"}})
+		b.isTheEstimate(model)
+		if !hidden("s-ngl") || !hidden("s-ncmoe") || value[string](b, `document.getElementById("over").textContent`) != "Context" {
+			t.Errorf("%s: settings of a GPU are offered where there is none", model)
+		}
+		if got := value[string](b, `document.getElementById("ladder").textContent`); !strings.Contains(got, "memory of the host") {
+			t.Errorf("%s: the curve shows %q", model, got)
+		}
+		writes := model == chat
+		if got := value[string](b, `document.getElementById("decode").textContent`); strings.Contains(got, "writes no text") == writes {
+			t.Errorf("%s generates: %s", model, got)
+		}
+	}
+	b.untroubled(base)
+
+	// A card that is not known leaves nothing on the page that could be taken
+	// for an answer.
+	b.do(chromedp.Navigate("about:blank"), chromedp.Navigate(base+"/#"+url.Values{"model": {chat}, "gpus": {"no such card"}}.Encode()))
+	b.wait(`!document.getElementById("problem").hidden && document.getElementById("problem").textContent.includes("no such card")`)
+	if !hidden("memory") || !hidden("run") {
+		t.Error("there is an answer to what cannot be answered")
+	}
+}
+
+// TestPageOfTheLastModel holds that the answers for a model that is left come
+// too late.
+func TestPageOfTheLastModel(t *testing.T) {
+	b := newBrowser(t)
+	onMachine(t, "rx7900xtx")
+	first, second := modelFile(t, "DeepSeek-R1-671B-Q4_K_M"), modelFile(t, "Llama-3.2-1B-Q4_K_M")
+	base := serving(t, first, second)
+	b.open(base, url.Values{"model": {second}, "gpus": {"RTX 3060"}, "host": {"512GiB"}})
+	for range 3 {
+		b.run(fmt.Sprintf(`const go = (model) => { location.hash = new URLSearchParams({model, gpus: "RTX 3060", host: "512GiB", c: "4096"}); }; go(%q); setTimeout(go, 30, %q)`, first, second))
+		b.wait(fmt.Sprintf(`location.hash.includes(encodeURIComponent(%q)) && document.getElementById("command").textContent.includes(%q)`, second, second))
+		b.settle()
+		b.isTheEstimate(second)
+		if got := value[string](b, `document.getElementById("model-name").textContent`); !strings.Contains(got, "Llama-3.2-1B") {
+			t.Errorf("the page shows %s", got)
+		}
+	}
+	b.untroubled(base)
+}
+
 // TestPageShowsHostileText holds that what a model says of itself is text.
 func TestPageShowsHostileText(t *testing.T) {
 	b := newBrowser(t)
@@ -368,7 +438,8 @@ func TestPageShowsHostileText(t *testing.T) {
 	b.open(base, url.Values{"model": {path}, "gpus": {"8GiB"}, "host": {"16GiB"}})
 	b.run(`document.getElementById("metadata").open = true`)
 	b.do(chromedp.Click("#pick"))
-	b.do(chromedp.Sleep(300 * time.Millisecond))
+	b.wait(`document.getElementById("models-list").textContent.includes("evil")`)
+	b.do(chromedp.Sleep(300 * time.Millisecond)) // for what the text would do
 	if got := value[string](b, `document.getElementById("model-name").textContent`); got != evil {
 		t.Errorf("the name reads %q", got)
 	}

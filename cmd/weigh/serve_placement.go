@@ -45,10 +45,16 @@ type (
 		Schema  int            `json:"schema"`
 		Command string         `json:"command"`
 		Args    []string       `json:"args"`
-		Speed   *speedDocument `json:"speed"`   // null for a model that generates nothing
+		Speed   *placementSpeed `json:"speed"` // null where it is unknown
 		Devices []string       `json:"devices"` // what a device of the layers is called
 		Layers  []layerPlace   `json:"layers"`  // the input first, the output last
 		Experts bool           `json:"experts"`
+	}
+	// A placementSpeed is a speed whose decode is null for a model that generates
+	// nothing.
+	placementSpeed struct {
+		speedDocument
+		Decode *tpsRange `json:"decode"`
 	}
 	// A layerPlace says where a layer runs and what of it lies where.
 	layerPlace struct {
@@ -75,8 +81,10 @@ func newPlacementDocument(s *session) (*placementDocument, error) {
 		d.Devices[m.Device] = m.Name
 	}
 	if sp := speed.Of(s.Model, &s.options, uses, speed.Query{}); sp != nil && sp.Decode.Mid > 0 {
-		pace := newSpeedDocument(sp)
-		d.Speed = &pace
+		d.Speed = &placementSpeed{speedDocument: newSpeedDocument(sp)}
+		if s.generates() {
+			d.Speed.Decode = &d.Speed.speedDocument.Decode
+		}
 	}
 	d.Layers = make([]layerPlace, s.Model.NLayerAll+2)
 	for i := range d.Layers {
@@ -233,7 +241,9 @@ func (s *session) rung(n int, set func(*estimate.Options, int)) ladderPoint {
 	_, v := what.host()
 	p.Host, p.Fits = v.must, what.fits()
 	if sp, err := speed.Estimate(s.Model, what.options, speed.Query{}); err == nil && sp != nil && sp.Decode.Mid > 0 {
-		p.Decode, p.Prefill = &sp.Decode.Mid, &sp.Prefill.Mid
+		if p.Prefill = &sp.Prefill.Mid; s.generates() {
+			p.Decode = &sp.Decode.Mid
+		}
 	}
 	return p
 }
@@ -247,11 +257,11 @@ func upTo(n int) []int {
 	return values
 }
 
-// contexts returns lengths from 1024 to what the model was trained on, four to
-// each doubling.
+// contexts returns lengths from 1024, or an eighth, to what the model was trained
+// on, four to each doubling.
 func contexts(s *session) (values []int) {
 	most := max(s.Model.NCtxTrain, 1)
-	for n := 1024; n < most; n *= 2 {
+	for n := max(min(1024, most/8), 4); n < most; n *= 2 {
 		for _, v := range []int{n, n * 5 / 4, n * 3 / 2, n * 7 / 4} {
 			if v < most {
 				values = append(values, v)

@@ -74,7 +74,7 @@ func inTerminal(t *testing.T, args ...string) *terminal {
 // returns what it wrote.
 func (c *terminal) expect(text string) string {
 	c.t.Helper()
-	for range 3000 {
+	for end := time.Now().Add(3 * time.Minute); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
 		c.mu.Lock()
 		out := c.seen.String()
 		if strings.Contains(out, text) {
@@ -83,8 +83,9 @@ func (c *terminal) expect(text string) string {
 			return out
 		}
 		c.mu.Unlock()
-		time.Sleep(10 * time.Millisecond)
 	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	c.t.Fatalf("the terminal does not show %q but %q", text, c.seen.String())
 	return ""
 }
@@ -135,7 +136,14 @@ func TestTuneInATerminal(t *testing.T) {
 			if err := c.cmd.Wait(); err != nil {
 				t.Errorf("leaving: %v", err)
 			}
-			last := c.expect("\x1b[?1049l")
+			const end = "all of it was written"
+			if _, err := io.WriteString(c.tty, end); err != nil {
+				t.Fatal(err)
+			}
+			last := c.expect(end)
+			if !strings.Contains(last, "\x1b[?1049l") {
+				t.Errorf("the terminal's other screen stays: %q", last)
+			}
 			if !strings.Contains(last, "\x1b[?25h") {
 				t.Errorf("the cursor stays hidden: %q", last)
 			}

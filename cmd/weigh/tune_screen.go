@@ -202,6 +202,9 @@ func speedLine(now *tuned) string {
 		return "speed unknown"
 	}
 	d, p := now.speed.Decode, now.speed.Prefill
+	if !now.s.generates() {
+		return fmt.Sprintf("reads about %s tokens per second; modelled", spanTPS(p))
+	}
 	return fmt.Sprintf("about %s tokens per second, prompts %s; modelled", spanTPS(d), spanTPS(p))
 }
 

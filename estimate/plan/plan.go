@@ -559,7 +559,11 @@ func (s *search) summary(p *Plan, l *layout) string {
 		where = fmt.Sprintf("%d of %d layers on the host", min(l.cpu, s.m.NLayerAll), s.m.NLayerAll)
 	}
 	if l != nil && len(l.kept) > 0 {
-		where += fmt.Sprintf(", but for %d tensors there is room", len(l.kept))
+		tensors := "1 tensor"
+		if n := len(l.kept); n > 1 {
+			tensors = fmt.Sprintf("%d tensors", n)
+		}
+		where += fmt.Sprintf(", but for %s there is room", tensors)
 	}
 	if s.o.TypeK == nil && p.Options.TypeK != nil {
 		where += fmt.Sprintf(", a cache in %s", strings.ToLower(p.Options.TypeK.String()))
@@ -569,6 +573,9 @@ func (s *search) summary(p *Plan, l *layout) string {
 	}
 	if s.o.NUBatch == 0 && p.Options.NUBatch != 0 {
 		where += fmt.Sprintf(", a micro-batch of %d", p.Options.NUBatch)
+	}
+	if !s.m.CausalAttn {
+		return fmt.Sprintf("%s: reads about %.0f tokens per second", where, p.Speed.Prefill.Mid)
 	}
 	return fmt.Sprintf("%s: about %.1f tokens per second", where, p.Speed.Decode.Mid)
 }

@@ -82,8 +82,8 @@ type place struct {
 	partial  int       // that run elsewhere with weights from here
 }
 
-// Of is [Estimate] for uses that are already known. It returns nil for a model
-// that generates nothing.
+// Of is [Estimate] for uses that are already known. Of a model that generates
+// nothing, Decode is the speed of single tokens.
 func Of(m *model.Model, o *estimate.Options, uses []estimate.Use, q Query) *Speed {
 	f := q.Factors
 	if f == nil {

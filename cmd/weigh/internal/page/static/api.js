@@ -46,11 +46,14 @@ export function latest(run) {
       return;
     }
     busy = true;
-    do {
-      again = false;
-      await run();
-    } while (again);
-    busy = false;
+    try {
+      do {
+        again = false;
+        await run();
+      } while (again);
+    } finally {
+      busy = false;
+    }
   };
 }
 

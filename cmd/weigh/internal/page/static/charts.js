@@ -1,6 +1,6 @@
 // The curve over one setting, and the map of layers.
 
-import { $, h, svg, bytes, rate, count, explain } from "./dom.js";
+import { $, h, svg, bytes, rate, count, explain, show } from "./dom.js";
 
 const device = (i) => (i < 0 ? "var(--dhost)" : `var(--d${i % 8})`);
 
@@ -9,7 +9,7 @@ const device = (i) => (i < 0 ? "var(--dhost)" : `var(--d${i % 8})`);
 export function drawLadder(d, now, capacity, choose) {
   const box = $("ladder");
   const width = Math.max(box.clientWidth, 280);
-  const [left, right, top, mid, gap, low, bottom] = [46, 14, 16, 168, 22, 66, 24];
+  const [left, right, top, mid, gap, low, bottom] = [46, 14, 16, 168, 28, 66, 24];
   const height = top + mid + gap + low + bottom;
   const points = d.points.filter((p) => !p.error);
   if (points.length < 2) {
@@ -20,17 +20,20 @@ export function drawLadder(d, now, capacity, choose) {
   const scale = (v) => (log ? Math.log2(Math.max(v, 1)) : v);
   const [x0, x1] = [scale(points[0].value), scale(points.at(-1).value)];
   const x = (v) => left + ((scale(v) - x0) / (x1 - x0 || 1)) * (width - left - right);
-  const most = nice(Math.max(...points.map((p) => p.decode ?? 0)));
+  const reads = points.every((p) => p.decode === null); // it generates nothing
+  const pace = (p) => (reads ? p.prefill : p.decode);
+  const most = nice(Math.max(...points.map((p) => pace(p) ?? 0)));
   const y = (v) => top + mid * (1 - v / most);
-  const sum = (p) => p.devices.reduce((a, b) => a + b, 0);
+  const onHost = points[0].devices.length === 0;
+  const sum = (p) => (onHost ? p.host : p.devices.reduce((a, b) => a + b, 0));
   const full = Math.max(capacity ?? 0, ...points.map(sum)) || 1;
   const base = top + mid + gap + low;
   const m = (v) => base - low * (v / full);
-  const el = svg("svg", { viewBox: `0 0 ${width} ${height}`, height, role: "img", "aria-label": summary(d, points) });
+  const el = svg("svg", { viewBox: `0 0 ${width} ${height}`, height, role: "img", "aria-label": summary(d, points, pace), tabindex: 0 });
   for (const v of [0, most / 2, most]) {
     el.append(svg("line", { class: "grid", x1: left, x2: width - right, y1: y(v), y2: y(v) }), svg("text", { x: left - 8, y: y(v) + 4, "text-anchor": "end" }, v >= 10 || v === 0 ? String(Math.round(v)) : v.toFixed(1)));
   }
-  el.append(svg("text", { x: left, y: top - 5 }, "tokens per second, generating"), svg("text", { x: left, y: top + mid + gap - 4 }, "memory of the GPUs"));
+  el.append(svg("text", { x: left, y: top - 5 }, reads ? "tokens per second, reading" : "tokens per second, generating"), svg("text", { x: left, y: top + mid + gap - 6 }, onHost ? "memory of the host" : "memory of the GPUs"));
   const step = (width - left - right) / Math.max(points.length - 1, 1);
   for (let i = 0; i < points.length; i++) {
     if (points[i].fits) continue;
@@ -44,10 +47,10 @@ export function drawLadder(d, now, capacity, choose) {
   }
   const path = (list, fy) => list.map((p, i) => `${i ? "L" : "M"}${x(p.value).toFixed(1)} ${fy(p).toFixed(1)}`).join("");
   for (const run of runs(points)) {
-    const line = run.list.filter((p) => p.decode !== null);
+    const line = run.list.filter((p) => pace(p) !== null);
     if (line.length === 0) continue;
-    if (run.fits) el.append(svg("path", { class: "under", d: `${path(line, (p) => y(p.decode))}L${x(line.at(-1).value)} ${y(0)}L${x(line[0].value)} ${y(0)}Z` }));
-    el.append(svg("path", { class: run.fits ? "good" : "never", d: path(line, (p) => y(p.decode)) }));
+    if (run.fits) el.append(svg("path", { class: "under", d: `${path(line, (p) => y(pace(p)))}L${x(line.at(-1).value)} ${y(0)}L${x(line[0].value)} ${y(0)}Z` }));
+    el.append(svg("path", { class: run.fits ? "good" : "never", d: path(line, (p) => y(pace(p))) }));
   }
   el.append(svg("path", { class: "used", d: `${path(points, (p) => m(sum(p)))}L${x(points.at(-1).value)} ${base}L${x(points[0].value)} ${base}Z` }), svg("line", { class: "grid", x1: left, x2: width - right, y1: base, y2: base }));
   if (capacity) el.append(svg("line", { class: "cap", x1: left, x2: width - right, y1: m(capacity), y2: m(capacity) }), svg("text", { x: left - 8, y: m(capacity) + 4, "text-anchor": "end" }, bytes(capacity).replace(/\.?0* (.)iB/, "$1")));
@@ -55,32 +58,51 @@ export function drawLadder(d, now, capacity, choose) {
   const here = nearest(points, now);
   const hx = x(now >= points[0].value ? Math.min(now, points.at(-1).value) : points[0].value);
   el.append(svg("line", { class: "now", x1: hx, x2: hx, y1: top, y2: base }));
-  if (here.decode !== null) {
-    el.append(svg("circle", { class: `dot ${here.fits ? "" : "no"}`, cx: hx, cy: y(here.decode), r: 6 }));
+  if (pace(here) !== null) {
+    el.append(svg("circle", { class: `dot ${here.fits ? "" : "no"}`, cx: hx, cy: y(pace(here)), r: 6 }));
     const end = hx > width - 110;
-    el.append(svg("text", { class: "strong", x: hx + (end ? -11 : 11), y: Math.max(y(here.decode) - 9, top + 10), "text-anchor": end ? "end" : "start" }, `${rate(here.decode)} tok/s`));
+    el.append(svg("text", { class: "strong", x: hx + (end ? -11 : 11), y: Math.max(y(pace(here)) - 9, top + 10), "text-anchor": end ? "end" : "start" }, `${rate(pace(here))} tok/s`));
   }
   for (const p of points) {
     const hit = svg("rect", { class: "hit", x: x(p.value) - step / 2, y: top, width: Math.max(step, 1), height: base - top, onclick: () => choose(p.value) });
     el.append(explain(hit, () => ({
       title: `${names[d.over]}: ${count(p.value)}`,
       lines: [
-        ...(p.decode !== null ? [[`${rate(p.decode)}/s`, "tokens generated"], [`${rate(p.prefill)}/s`, "tokens of a prompt read"]] : []),
+        ...(p.decode !== null ? [[`${rate(p.decode)}/s`, "tokens generated"]] : []), ...(p.prefill !== null ? [[`${rate(p.prefill)}/s`, "tokens of a prompt read"]] : []),
         ...p.devices.map((b, i) => [bytes(b), `on GPU ${i}`]), [bytes(p.host), "on the host"],
       ],
       remark: p.fits ? "Click to set it." : "It does not fit.",
     })));
   }
+  put(box, el, nearestAt(points, now));
+}
+
+// put shows a chart. Its columns explain themselves to the keyboard too: the
+// arrows go through them, enter does what a click does.
+function put(box, el, from) {
+  const hits = [...el.querySelectorAll(".hit")];
+  let at = from;
+  el.addEventListener("keydown", (e) => {
+    const step = { ArrowRight: 1, ArrowLeft: -1, Home: -hits.length, End: hits.length }[e.key];
+    if (step !== undefined) {
+      at = Math.min(Math.max(at + step, 0), hits.length - 1);
+      show(hits[at]);
+    } else if (e.key === "Enter") hits[at].dispatchEvent(new MouseEvent("click"));
+    else return;
+    e.preventDefault();
+  });
+  const focused = box.contains(document.activeElement);
   box.replaceChildren(el);
+  if (focused) el.focus();
 }
 
 export const names = { ngl: "Layers on GPUs", ncmoe: "Layers with experts on the CPU", ctx: "Context" };
 
-function summary(d, points) {
+function summary(d, points, pace) {
   const fit = points.filter((p) => p.fits);
   if (fit.length === 0) return `${names[d.over]}: no value fits`;
-  const best = fit.reduce((a, b) => ((b.decode ?? 0) > (a.decode ?? 0) ? b : a));
-  return `${names[d.over]}: fits from ${fit[0].value} to ${fit.at(-1).value}, fastest at ${best.value} with ${rate(best.decode ?? 0)} tokens per second`;
+  const best = fit.reduce((a, b) => ((pace(b) ?? 0) > (pace(a) ?? 0) ? b : a));
+  return `${names[d.over]}: fits from ${fit[0].value} to ${fit.at(-1).value}, fastest at ${best.value} with ${rate(pace(best) ?? 0)} tokens per second`;
 }
 
 // runs splits points into stretches that fit and that do not; neighbours share
@@ -105,6 +127,8 @@ function nice(v) {
 }
 
 const nearest = (points, v) => points.reduce((a, b) => (Math.abs(b.value - v) < Math.abs(a.value - v) ? b : a));
+
+const nearestAt = (points, v) => points.indexOf(nearest(points, v));
 
 const short = (n) => (n >= 1024 ? `${+(n / 1024).toFixed(n % 1024 ? 1 : 0)}K` : String(n));
 
@@ -134,7 +158,7 @@ export function drawMap(d) {
   const step = (width - left) / n;
   const w = Math.max(step - (step > 7 ? 2 : step > 4 ? 1 : 0), 1);
   const place = (i) => (i < 0 ? "the host" : d.devices[i] || `GPU ${i}`);
-  const el = svg("svg", { viewBox: `0 0 ${width} ${top + rows.length * (rowHeight + 10) + 34}`, height: top + rows.length * (rowHeight + 10) + 34, role: "img", "aria-label": spoken(d, place) });
+  const el = svg("svg", { viewBox: `0 0 ${width} ${top + rows.length * (rowHeight + 10) + 34}`, height: top + rows.length * (rowHeight + 10) + 34, role: "img", "aria-label": spoken(d, place), tabindex: 0 });
   rows.forEach(([kind, label], r) => {
     const y0 = top + r * (rowHeight + 10);
     el.append(svg("text", { x: 0, y: y0 + rowHeight / 2 + 4 }, label), svg("line", { class: "grid", x1: left, x2: width, y1: y0 + rowHeight, y2: y0 + rowHeight }));
@@ -164,7 +188,7 @@ export function drawMap(d) {
   const every = [1, 2, 4, 8, 16, 32].find((s) => step * s >= 26) ?? 32;
   for (let i = 1; i < n - 1 && (n - 1 - i) * step > 34; i += every) el.append(svg("text", { x: left + i * step + w / 2, y: y0 + 25, "text-anchor": "middle" }, String(i - 1)));
   el.append(svg("text", { x: left + (n - 1) * step + w, y: y0 + 25, "text-anchor": "end" }, "out"));
-  box.replaceChildren(el);
+  put(box, el, 0);
   const used = [...new Set(d.layers.flatMap((l) => [l.home, ...l.parts.map((p) => p.device)]))].sort((a, b) => a - b);
   $("map-legend").replaceChildren(...used.map((i) => h("span", {}, h("i", { "--c": device(i) }), i < 0 ? "host" : place(i))));
 }

@@ -78,7 +78,7 @@ function owner(target) {
   return null;
 }
 
-function show(el) {
+export function show(el) {
   const { title, lines = [], remark } = said.get(el)();
   tip.replaceChildren(
     h("b", {}, title),
@@ -94,7 +94,7 @@ function show(el) {
   tip.style.setProperty("top", `${above > 8 ? above : Math.min(at.bottom + 10, innerHeight - box.height - 8)}px`);
 }
 
-const hide = () => { tip.hidden = true; };
+export const hide = () => { tip.hidden = true; };
 
 addEventListener("pointerover", (e) => {
   const el = owner(e.target);

@@ -1,6 +1,6 @@
 // The page: controls, what they ask of the program, and what is drawn.
 
-import { $, h, bytes, count, rate } from "./dom.js";
+import { $, h, bytes, count, rate, hide } from "./dom.js";
 import { state, fresh, toHash, fromHash, hardware, settings, take, same, extras } from "./state.js";
 import { ask, models, latest, idle } from "./api.js";
 import { drawMemory, drawVerdict } from "./memory.js";
@@ -84,7 +84,6 @@ function remember() {
 
 function showControls() {
   const layers = (facts?.n_layer ?? 0) + 1;
-  const none = now ? now.devices.length === 0 && state.gpus[0] === "none" : false;
   for (const [key, w] of Object.entries(widgets)) {
     const list = stops[key]();
     let value = state[key];
@@ -96,8 +95,8 @@ function showControls() {
     w.remark.textContent = remarkOf(key, value);
     limit(key, w.slider, list);
   }
-  widgets.ncmoe.root.hidden = !facts?.n_expert;
-  widgets.ngl.slider.disabled = none;
+  widgets.ncmoe.root.hidden = !facts?.n_expert || onlyHost();
+  widgets.ngl.root.hidden = onlyHost();
   $("swa-label").hidden = !facts?.n_swa;
   $("mm-label").hidden = !projector();
   $("mm").checked = state.mm !== "";
@@ -121,7 +120,7 @@ function detectedNames() {
 
 function remarkOf(key, value) {
   if (key === "c" && ladders.ctx?.limit) return `${controls.c[1](value)}; up to ${count(ladders.ctx.limit)} fit`;
-  if (key === "c" && ladders.ctx) return "no length fits";
+  if (key === "c" && ladders.ctx) return `${controls.c[1](value)}; no length fits`;
   return controls[key][1](value);
 }
 
@@ -130,6 +129,11 @@ function limit(key, slider, list) {
   const d = ladders[key === "c" ? "ctx" : key];
   slider.classList.toggle("open", !d);
   if (!d) return;
+  if (key === "c" && d.limit >= list.at(-1)) {
+    slider.style.setProperty("--from", "0%");
+    slider.style.setProperty("--to", "100%");
+    return;
+  }
   const fit = d.points.filter((p) => p.fits).map((p) => p.value);
   if (!fit.length) {
     slider.style.setProperty("--from", "100%");
@@ -156,15 +160,24 @@ function problem(e) {
   box.replaceChildren(e.message, ...(e.hint ? [h("small", {}, e.hint)] : []));
   $("verdict").dataset.state = "wait";
   $("answer").textContent = "No answer";
-  $("why").textContent = "";
+  $("why").textContent = now ? "Below are the settings before." : "";
+  view(now ? "stale" : "empty");
+}
+
+// view says what the cards hold: nothing yet, the answer, or an older one.
+function view(what) {
+  document.body.dataset.view = what;
 }
 
 // follow asks for the bytes and the speed at the state, as fast as answers come.
 const follow = latest(async () => {
   if (!state.model || !facts) return;
+  const of = facts;
   const args = [...settings(), ...hardware()];
   try {
     const [d, p] = await Promise.all([ask("estimate", state.model, args), ask("placement", state.model, args)]);
+    if (facts !== of) return; // another model was opened meanwhile
+    const other = now === null || (now.devices.length === 0) !== (d.devices.length === 0);
     now = d;
     placed = p;
     problem(null);
@@ -173,21 +186,34 @@ const follow = latest(async () => {
     drawSpeed(p.speed);
     drawMap(p);
     drawNotes([...facts.notes, ...d.notes]);
-    $("command").textContent = p.command;
+    drawCommand(p.command);
+    view("shown");
     document.body.dataset.args = JSON.stringify(args);
+    if (other) showTabs();
     showControls();
     if (ladders[over]) showLadder();
   } catch (e) {
+    if (facts !== of) return;
     problem(e);
     document.body.dataset.args = JSON.stringify(args);
   }
 });
+
+// drawCommand writes a command line that breaks between words.
+function drawCommand(line) {
+  $("command").replaceChildren(...words(line).flatMap((w, i) => [...(i ? [" "] : []), h("span", {}, w)]));
+}
+
+// words splits a line at the blanks outside of quotes; what is in a word stays
+// as it is.
+const words = (line) => line.match(/(?:'[^']*'|\\.|[^\s'\\])+/g) ?? [];
 
 // consider asks, once the hand rests, what other values would mean.
 let quantsOf = "";
 let planOf = "";
 const consider = idle(220, async (signal) => {
   if (!state.model || !facts) return;
+  const of = facts;
   await follow();
   const quiet = async (run) => {
     try {
@@ -196,35 +222,44 @@ const consider = idle(220, async (signal) => {
       if (e.name === "AbortError") throw e;
     }
   };
-  const axes = facts.n_expert ? ["ngl", "ncmoe", "ctx"] : ["ngl", "ctx"];
+  const given = () => signal.aborted || facts !== of; // up, for newer settings or another model
+  const axes = axesOf();
+  for (const k of Object.keys(ladders)) if (!axes.includes(k)) delete ladders[k];
   axes.sort((a, b) => (b === over) - (a === over));
   for (const axis of axes) {
+    if (given()) return;
     await quiet(async () => {
-      ladders[axis] = await ask("ladder", state.model, [...settings(axis === "ctx" ? "c" : axis), ...hardware(), "--over", axis], signal);
+      const d = await ask("ladder", state.model, [...settings(axis === "ctx" ? "c" : axis), ...hardware(), "--over", axis], signal);
+      if (given()) return;
+      ladders[axis] = d;
       if (axis === over) showLadder();
       showControls();
     });
   }
+  if (given()) return;
   const machine = JSON.stringify([state.model, hardware()]);
   if (planOf !== machine) {
     await quiet(async () => {
       $("presets").replaceChildren(h("p", { class: "hint" }, "looking for the best way…"));
       const d = await plan();
-      if (signal.aborted) return;
+      if (given()) return;
       planOf = machine;
-      drawPresets(d, { set: (args) => { take(args); changed(); }, buy: (gpus) => set("gpus", gpus), change });
+      drawPresets(d, placed?.speed?.decode !== null, { set: (args) => { take(args); changed(); }, buy: (gpus) => set("gpus", gpus), change });
       showControls();
     });
   }
+  if (given()) return;
   const kept = ["-c", String(state.c), ...(state.ctk === "f16" ? [] : ["-ctk", state.ctk]), ...(state.ctv === "f16" ? [] : ["-ctv", state.ctv]), ...hardware()];
   const which = JSON.stringify([state.model, kept]);
   if (quantsOf !== which) {
     await quiet(async () => {
-      drawQuants(await ask("quants", state.model, kept, signal), state.c);
+      const d = await ask("quants", state.model, kept, signal);
+      if (given()) return;
+      drawQuants(d, state.c, onlyHost());
       quantsOf = which;
     });
   }
-  if (signal.aborted) return;
+  if (given()) return;
   document.body.dataset.settled = JSON.stringify([...settings(), ...hardware()]);
 });
 
@@ -232,13 +267,22 @@ function showLadder() {
   const d = ladders[over];
   if (!d || !now) return;
   const value = { ngl: state.ngl < 0 ? (facts.n_layer ?? 0) + 1 : state.ngl, ncmoe: state.ncmoe, ctx: state.c }[over];
-  const free = now.devices.map((r) => r.memory_free);
+  const free = (now.devices.length ? now.devices : [now.host]).map((r) => r.memory_free);
   drawLadder(d, value, free.length && free.every((f) => f !== null) ? free.reduce((a, b) => a + b, 0) : null, (v) => set(over === "ctx" ? "c" : over, v));
 }
 
+// axesOf returns the settings that a curve is drawn over: without a GPU nothing
+// can be moved off it.
+function axesOf() {
+  if (onlyHost()) return ["ctx"];
+  return facts?.n_expert ? ["ncmoe", "ngl", "ctx"] : ["ngl", "ctx"];
+}
+
+const onlyHost = () => (now ? now.devices.length === 0 : state.gpus[0] === "none");
+
 function showTabs() {
-  const axes = facts?.n_expert ? ["ngl", "ncmoe", "ctx"] : ["ngl", "ctx"];
-  if (!axes.includes(over)) over = "ngl";
+  const axes = axesOf();
+  if (!axes.includes(over)) over = axes[0];
   $("over").replaceChildren(...axes.map((axis) => h("button", {
     type: "button", role: "tab", id: `tab-${axis}`, "aria-selected": String(axis === over), tabindex: axis === over ? 0 : -1,
     onclick: () => { over = axis; showTabs(); showLadder(); },
@@ -257,41 +301,55 @@ function showTabs() {
 
 // open shows a model. With settings in the address they are kept; else the ones
 // that the plan finds best are taken.
+let opened = 0;
 async function open(path, keep) {
   state.model = path;
+  const mine = ++opened;
   facts = null;
   now = null;
+  view("loading");
+  $("problem").hidden = true;
+  $("verdict").dataset.state = "wait";
+  $("answer").textContent = "Weighing…";
+  $("why").textContent = "";
   for (const k of Object.keys(ladders)) delete ladders[k];
   for (const id of ["bars", "legend", "command", "presets", "ladder", "map", "map-legend", "quants", "facts", "types", "notes"]) $(id).replaceChildren();
   quantsOf = planOf = "";
   const item = library.models.find((m) => m.path === path);
   $("pick-name").textContent = item?.name ?? path;
   document.title = `${item?.name ?? path} · weigh`;
+  let read;
   try {
-    facts = await ask("inspect", path, ["--metadata"]);
+    read = await ask("inspect", path, ["--metadata"]);
   } catch (e) {
-    problem(e);
+    if (mine === opened) problem(e);
     return;
   }
-  over = facts.n_expert ? "ncmoe" : "ngl";
+  if (mine !== opened) return;
+  facts = read;
+  over = "";
   drawModel(facts);
   drawMetadata(facts, $("metadata-filter").value);
   if (!keep) {
     Object.assign(state, fresh(), { model: path, gpus: state.gpus, host: state.host });
-    await suggest();
+    const args = await suggest();
+    if (mine !== opened) return;
+    if (args) take(args);
+    else state.c = Math.min(facts.n_ctx_train || 4096, 4096);
   }
   showTabs();
   changed();
 }
 
-// suggest takes the best plan of the machine, or what llama-server would settle
-// on by itself where the search takes long or finds nothing.
+// suggest returns the flags of the best plan for the machine, or what
+// llama-server would settle on by itself where the search takes long or finds
+// nothing.
 async function suggest() {
   try {
     const d = await Promise.race([plan(), new Promise((done) => setTimeout(done, 1500))]);
-    take(d?.plans.length ? d.plans[0].args : (await ask("placement", state.model, hardware())).args);
+    return d?.plans.length ? d.plans[0].args : (await ask("placement", state.model, hardware())).args;
   } catch {
-    state.c = Math.min(facts.n_ctx_train || 4096, 4096);
+    return null; // what is wrong, the estimate says too
   }
 }
 
@@ -322,6 +380,7 @@ function plan() {
 function chooser(name, button, items, choose) {
   const [dialog, filter, list] = [$(name), $(`${name}-filter`), $(`${name}-list`)];
   let at = 0;
+  let pressed = false;
   const draw = () => {
     const words = filter.value.toLowerCase().split(/\s+/).filter(Boolean);
     const found = items(filter.value).filter((i) => words.every((w) => i.search.includes(w))).slice(0, 300);
@@ -348,11 +407,19 @@ function chooser(name, button, items, choose) {
       mark();
       e.preventDefault();
     } else if (e.key === "Enter") {
+      pressed = true;
       e.preventDefault();
-      buttons[at]?.click();
     }
   });
-  button.addEventListener("click", () => { filter.value = ""; dialog.showModal(); draw(); filter.focus(); });
+  filter.addEventListener("keypress", (e) => { if (e.key === "Enter") e.preventDefault(); });
+  // Enter counts when it is let go: the button that opened the dialog has the
+  // keyboard next, and would open it again.
+  filter.addEventListener("keyup", (e) => {
+    if (e.key !== "Enter" || !pressed) return;
+    pressed = false;
+    list.querySelectorAll("button")[at]?.click();
+  });
+  button.addEventListener("click", () => { hide(); filter.value = ""; dialog.showModal(); draw(); filter.focus(); });
   return () => { if (dialog.open) draw(); };
 }
 
@@ -378,10 +445,11 @@ function listed(m) {
 }
 
 let catalog = [];
+const vendors = { nvidia: "NVIDIA", amd: "AMD", intel: "Intel", apple: "Apple" };
 function chooseCards(text) {
   const size = /^\s*(\d+(?:\.\d+)?)\s*gi?b?\s*$/i.exec(text);
   const own = size ? [{ value: `${size[1]}GiB`, label: `${size[1]} GiB, any CUDA card`, remark: "", search: text.toLowerCase(), group: "size" }] : [];
-  return [...own, ...catalog.map((c) => ({ value: c.name, label: c.name, remark: [c.memory ? bytes(c.memory) : "shared memory", c.bandwidth_bytes_per_second ? `${Math.round(c.bandwidth_bytes_per_second / 1e9)} GB/s` : ""].filter(Boolean).join(" · "), search: `${c.name} ${c.vendor}`.toLowerCase(), group: c.vendor }))];
+  return [...own, ...catalog.map((c) => ({ value: c.name, label: c.name, remark: [c.memory ? bytes(c.memory) : "shared memory", c.bandwidth_bytes_per_second ? `${Math.round(c.bandwidth_bytes_per_second / 1e9)} GB/s` : ""].filter(Boolean).join(" · "), search: `${c.name} ${c.vendor}`.toLowerCase(), group: vendors[c.vendor] ?? c.vendor }))];
 }
 
 // --- the rest of the page ---
@@ -402,6 +470,7 @@ async function start() {
     try { localStorage.setItem("theme", saved); } catch { /* kept for this page only */ }
   });
   buildControls();
+  showControls();
   const redraw = chooser("models", $("pick"), () => library.models.map(listed), (path) => open(path, false));
   $("pick").addEventListener("click", () => scan().then(redraw, () => {}));
   chooser("catalog", $("add-card"), chooseCards, (name) => set("gpus", [...state.gpus.filter((g) => g !== "none"), name]));
@@ -439,8 +508,9 @@ async function start() {
     ask("gpus", "", ["--catalog"]).then((d) => { catalog = d.cards; }, () => {});
     fromHash(location.hash);
     const kept = location.hash.includes("c=") || location.hash.includes("ngl=");
+    const first = library.models.find((m) => m.path && !m.fault);
     if (state.model) await open(state.model, kept);
-    else if (library.models.length) await open(library.models[0].path, false);
+    else if (first) await open(first.path, false);
     else problem({ message: "There is no model to show.", hint: "start weigh serve with a model or a folder, or with --demo" });
   } catch (e) {
     problem(e);
