@@ -74,12 +74,13 @@ func printDiagnosis(w io.Writer, style render.Style, m hw.Machine, findings []de
 	}
 	fmt.Fprintf(w, "host      %s available of %s\n", render.Size(m.Host.MemoryAvailable), render.Size(m.Host.MemoryTotal))
 	for _, f := range findings {
-		fmt.Fprintf(w, "\n%s  %s: %s\n", severity(style, f.Severity), f.Subject, render.Text(f.Message))
+		fmt.Fprintln(w)
+		render.Prose(w, 2, severity(style, f.Severity)+"  "+f.Subject+": "+render.Text(f.Message))
 		for _, tried := range f.Tried {
-			fmt.Fprintf(w, "  tried  %s\n", render.Text(tried))
+			render.Prose(w, 7, "  tried  "+render.Text(tried))
 		}
 		if f.Hint != "" {
-			fmt.Fprintf(w, "  do     %s\n", render.Text(f.Hint))
+			render.Prose(w, 7, "  do     "+render.Text(f.Hint))
 		}
 	}
 }

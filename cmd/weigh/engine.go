@@ -329,8 +329,9 @@ func printEngine(w io.Writer, style render.Style, d *otherEngineDocument) {
 	}
 	render.Columns(w, rows, 1, 2)
 	if c := d.KV; c != nil {
-		fmt.Fprintf(w, "\nroom for %d tokens over all sequences; one sequence of %v takes %d blocks; the longest has %d to %d tokens\n",
-			c.TokensLow, d.Settings["max_model_len"], c.RequestBlocks, c.MaxLenLow, c.MaxLenHigh)
+		fmt.Fprintln(w)
+		render.Prose(w, 2, fmt.Sprintf("room for %d tokens over all sequences; one sequence of %v takes %d blocks; the longest has %d to %d tokens",
+			c.TokensLow, d.Settings["max_model_len"], c.RequestBlocks, c.MaxLenLow, c.MaxLenHigh))
 	}
 	if d.Fits {
 		fmt.Fprintln(w, style.Green("It fits."))
@@ -338,6 +339,6 @@ func printEngine(w io.Writer, style render.Style, d *otherEngineDocument) {
 		fmt.Fprintln(w, style.Red("It does not fit."))
 	}
 	for _, n := range d.Notes {
-		fmt.Fprintf(w, "%s %s\n", style.Yellow("note:"), render.Text(n))
+		render.Prose(w, 6, style.Yellow("note:")+" "+render.Text(n))
 	}
 }

@@ -152,14 +152,15 @@ func printSettings(w io.Writer, s *session) {
 	if t.KVUnified {
 		cache = "one cache"
 	}
-	fmt.Fprintf(w, "\ncontext %d (%d a sequence), %s with %s, batch %d/%d, %d layers on GPUs, flash attention %s, cache %s/%s\n",
-		t.NCtx, t.NCtxSeq, plural(t.NParallel, "sequence"), cache, t.NBatch, t.NUBatch, t.NGPULayers, fa, lower(t.TypeK), lower(t.TypeV))
+	fmt.Fprintln(w)
+	render.Prose(w, 2, fmt.Sprintf("context %d (%d a sequence), %s with %s, batch %d/%d, %d layers on GPUs, flash attention %s, cache %s/%s",
+		t.NCtx, t.NCtxSeq, plural(t.NParallel, "sequence"), cache, t.NBatch, t.NUBatch, t.NGPULayers, fa, lower(t.TypeK), lower(t.TypeV)))
 	for _, p := range s.breakdown.Parts {
-		fmt.Fprintf(w, "with %s %s:", p.Kind, render.Text(p.Name))
+		line := fmt.Sprintf("with %s %s:", p.Kind, render.Text(p.Name))
 		for _, u := range p.Use {
-			fmt.Fprintf(w, " %s %s", u.Name, render.Bytes(u.Total()))
+			line += fmt.Sprintf(" %s %s", u.Name, render.Bytes(u.Total()))
 		}
-		fmt.Fprintln(w)
+		render.Prose(w, 2, line)
 	}
 }
 
@@ -188,7 +189,7 @@ func printTerms(w io.Writer, s *session) {
 // printNotes writes what a reader should know.
 func printNotes(w io.Writer, style render.Style, s *session) {
 	for _, n := range s.allNotes() {
-		fmt.Fprintf(w, "%s %s\n", style.Yellow("note:"), render.Text(n))
+		render.Prose(w, 6, style.Yellow("note:")+" "+render.Text(n))
 	}
 }
 

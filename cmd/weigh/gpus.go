@@ -214,9 +214,10 @@ func printMachine(w io.Writer, style render.Style, m hw.Machine, findings []dete
 		if f.Severity == detect.OK || f.Severity == detect.Info && f.Hint == "" {
 			continue
 		}
-		fmt.Fprintf(w, "\n%s: %s\n", severity(style, f.Severity), render.Text(f.Message))
+		fmt.Fprintln(w)
+		render.Prose(w, 2, severity(style, f.Severity)+": "+render.Text(f.Message))
 		if f.Hint != "" {
-			fmt.Fprintf(w, "  %s\n", render.Text(f.Hint))
+			render.Prose(w, 0, "  "+render.Text(f.Hint))
 		}
 	}
 }

@@ -406,7 +406,7 @@ func printInspection(w io.Writer, ins *inspect.Inspection, o *inspectFlags) erro
 	printModel(w, style, ins)
 	d := summarize(ins)
 	for _, n := range d.Notes {
-		fmt.Fprintf(w, "%s %s\n", style.Yellow("note:"), render.Text(n))
+		render.Prose(w, 6, style.Yellow("note:")+" "+render.Text(n))
 	}
 	if o.layers {
 		fmt.Fprintln(w)

@@ -10,6 +10,8 @@ import (
 	"os"
 	"os/signal"
 	"runtime/debug"
+	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 
@@ -69,7 +71,25 @@ func newRootCmd() *cobra.Command {
 	root.SilenceErrors, root.SilenceUsage = true, true
 	root.CompletionOptions.HiddenDefaultCmd = true
 	addCompletion(root)
+	addWide(root)
+	for _, cmd := range root.Commands() {
+		if !slices.Contains([]string{"completion", "man", "serve", "tune"}, cmd.Name()) {
+			addWide(cmd)
+		}
+	}
 	return root
+}
+
+// addWide adds the flag that keeps what a command prints from being fitted to
+// the terminal.
+func addWide(cmd *cobra.Command) {
+	cmd.Flags().BoolFunc("wide", "nothing is cut or broken to fit the terminal", func(s string) error {
+		wide, err := strconv.ParseBool(s)
+		if wide {
+			cmd.SetOut(render.Wide{Writer: cmd.OutOrStdout()})
+		}
+		return err
+	})
 }
 
 // version returns the module's version, or the commit it was built from.

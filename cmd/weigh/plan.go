@@ -289,7 +289,7 @@ func printPlan(w io.Writer, s *session, r *plan.Result, buy []plan.Purchase, sma
 	style := render.StyleOf(w)
 	if explain {
 		for i, step := range r.Steps {
-			fmt.Fprintf(w, "%2d. %s\n", i+1, render.Text(step))
+			render.Prose(w, 4, fmt.Sprintf("%2d. %s", i+1, render.Text(step)))
 		}
 		fmt.Fprintln(w)
 	}
@@ -298,7 +298,7 @@ func printPlan(w io.Writer, s *session, r *plan.Result, buy []plan.Purchase, sma
 		if i > 0 {
 			fmt.Fprintln(w)
 		}
-		fmt.Fprintf(w, "%s: %s\n", style.Bold(p.Role), render.Text(p.Why))
+		render.Prose(w, 2, style.Bold(p.Role)+": "+render.Text(p.Why))
 		t := s.planned(p)
 		if i == 0 {
 			printMemory(w, style, t)
@@ -306,8 +306,8 @@ func printPlan(w io.Writer, s *session, r *plan.Result, buy []plan.Purchase, sma
 			printTotals(w, t)
 		}
 		if s.generates() {
-			fmt.Fprintf(w, "  generates %s tokens per second at a depth of %d; reads prompts at %s, the first token of %d after %.1f s\n",
-				spanTPS(p.Speed.Decode), p.Speed.Depth, spanTPS(p.Speed.Prefill), p.Speed.Prompt, p.Speed.FirstToken)
+			render.Prose(w, 2, fmt.Sprintf("  generates %s tokens per second at a depth of %d; reads prompts at %s, the first token of %d after %.1f s",
+				spanTPS(p.Speed.Decode), p.Speed.Depth, spanTPS(p.Speed.Prefill), p.Speed.Prompt, p.Speed.FirstToken))
 		} else {
 			fmt.Fprintf(w, "  reads %s tokens per second; it generates none\n", spanTPS(p.Speed.Prefill))
 		}
@@ -317,22 +317,24 @@ func printPlan(w io.Writer, s *session, r *plan.Result, buy []plan.Purchase, sma
 		fmt.Fprintf(w, "\n  %s\n", s.planCommand(p))
 	}
 	if len(r.Plans) > 0 {
-		fmt.Fprintf(w, "\n%s %s", style.Yellow("note:"), "speeds are "+r.Plans[0].Speed.Basis)
-		for _, a := range r.Plans[0].Speed.Assumed {
-			fmt.Fprintf(w, "; assumed %s", render.Text(a))
-		}
 		fmt.Fprintln(w)
+		note := "speeds are " + r.Plans[0].Speed.Basis
+		for _, a := range r.Plans[0].Speed.Assumed {
+			note += "; assumed " + a
+		}
+		render.Prose(w, 6, style.Yellow("note:")+" "+render.Text(note))
 		printNotes(w, style, s.planned(&r.Plans[0]))
 	} else {
-		fmt.Fprintf(w, "%s %s\n", style.Red("Nothing fits:"), render.Text(r.Why))
+		render.Prose(w, 2, style.Red("Nothing fits:")+" "+render.Text(r.Why))
 		if len(r.Changes)+len(smaller) > 0 {
 			fmt.Fprintln(w, "What would, the least harmful first:")
 		}
 		for _, c := range r.Changes {
-			fmt.Fprintf(w, "  %s: %s\n      %s\n", c.What, render.Text(c.Plan.Why), s.planCommand(c.Plan))
+			render.Prose(w, 2, fmt.Sprintf("  %s: %s", c.What, render.Text(c.Plan.Why)))
+			fmt.Fprintf(w, "      %s\n", s.planCommand(c.Plan))
 		}
 		for _, q := range smaller {
-			fmt.Fprintf(w, "  quantized to %s, %s: %s\n", q.name, render.Bytes(q.bytes), render.Text(q.plan.Why))
+			render.Prose(w, 2, fmt.Sprintf("  quantized to %s, %s: %s", q.name, render.Bytes(q.bytes), render.Text(q.plan.Why)))
 		}
 	}
 	if len(buy) > 0 {

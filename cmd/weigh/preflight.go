@@ -107,7 +107,7 @@ func show(cmd *cobra.Command, r *request) error {
 		printMemory(w, style, s)
 		printSettings(w, s)
 		if s.generates() {
-			fmt.Fprintf(w, "about %s tokens per second at a depth of %d, prompts at %s\n", spanTPS(tps.Decode), tps.Depth, spanTPS(tps.Prefill))
+			render.Prose(w, 2, fmt.Sprintf("about %s tokens per second at a depth of %d, prompts at %s", spanTPS(tps.Decode), tps.Depth, spanTPS(tps.Prefill)))
 		} else {
 			fmt.Fprintf(w, "reads about %s tokens per second; it generates none\n", spanTPS(tps.Prefill))
 		}
@@ -248,7 +248,7 @@ func span(v any) string {
 func printVerdict(w io.Writer, style render.Style, s *session, command string) {
 	fmt.Fprintln(w)
 	for _, step := range s.steps {
-		fmt.Fprintf(w, "%s\n", style.Dim("  "+render.Text(step)))
+		render.Prose(w, 2, "  "+style.Dim(render.Text(step)))
 	}
 	if s.fits() {
 		fmt.Fprintln(w, style.Green("It fits.")+" Run:")

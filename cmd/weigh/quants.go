@@ -610,10 +610,11 @@ func printQuants(w io.Writer, style render.Style, s *session, d *quantsDocument,
 		render.Columns(w, rows, 2)
 	}
 	if slices.ContainsFunc(list, func(q quantDocument) bool { return q.Requantize }) {
-		fmt.Fprintf(w, "\n%s the source is quantized: llama-quantize wants --allow-requantize, and loses more than from F16\n", style.Yellow("note:"))
+		fmt.Fprintln(w)
+		render.Prose(w, 6, style.Yellow("note:")+" the source is quantized: llama-quantize wants --allow-requantize, and loses more than from F16")
 	}
 	for _, n := range d.Notes {
-		fmt.Fprintf(w, "%s %s\n", style.Yellow("note:"), render.Text(n))
+		render.Prose(w, 6, style.Yellow("note:")+" "+render.Text(n))
 	}
 }
 

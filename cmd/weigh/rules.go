@@ -411,7 +411,7 @@ func printRules(w io.Writer, style render.Style, s *session, d *rulesDocument) {
 		fmt.Fprintf(w, "can-it-run-llm asks for %s like the first\n", plural(*a.GPUs, "card"))
 	}
 	for _, n := range d.Notes {
-		fmt.Fprintf(w, "%s %s\n", style.Yellow("note:"), render.Text(n))
+		render.Prose(w, 6, style.Yellow("note:")+" "+render.Text(n))
 	}
 }
 

@@ -27,7 +27,6 @@ type scanFlags struct {
 	reverse bool
 	filter  []string
 	only    []string
-	wide    bool
 	quick   bool
 	hash    bool
 }
@@ -111,7 +110,7 @@ stands under "name" works in every command.`,
 			if r.json {
 				return writeJSON(w, newScanDocument(stores, scan, rows))
 			}
-			return printScan(w, render.StyleOf(w), stores, scan, rows, o.wide)
+			return printScan(w, render.StyleOf(w), stores, scan, rows)
 		},
 	}
 	addRequestFlags(cmd.Flags(), r)
@@ -120,7 +119,6 @@ stands under "name" works in every command.`,
 	f.BoolVar(&o.reverse, "reverse", false, "the other way round")
 	f.StringSliceVar(&o.filter, "filter", nil, "only those with this `text` in name, store, architecture or type (repeatable: all of them)")
 	f.StringSliceVar(&o.only, "only", nil, "only those that are fits, partial, no, broken, incomplete or duplicate")
-	f.BoolVar(&o.wide, "wide", false, "whole names and paths, however wide")
 	f.BoolVar(&o.quick, "quick", false, "do not weigh them: what the headers say only")
 	f.BoolVar(&o.hash, "hash", false, "compare the whole contents of files that look alike")
 	return cmd

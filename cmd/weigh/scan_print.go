@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -15,44 +16,35 @@ import (
 
 // printScan writes the table of models and, below it, what is wrong, what is
 // there twice and the sum.
-func printScan(w io.Writer, style render.Style, stores []store.Store, s *scan, rows []*scanned, wide bool) error {
+func printScan(w io.Writer, style render.Style, stores []store.Store, s *scan, rows []*scanned) error {
 	if len(s.rows) == 0 {
 		printNothing(w, stores)
 	}
 	var bytes uint64
-	head := []string{"name", "architecture", "weights", "size", "type", "files", "with", "tok/s", "here"}
-	cells := make([][]string, 0, len(rows)+1)
-	verdicts := []string{head[len(head)-1]}
-	cells = append(cells, head[:len(head)-1])
+	cells := [][]string{{"name", "architecture", "weights", "size", "type", "files", "with", "tok/s", "here"}}
 	for _, r := range rows {
 		if !r.sameFile {
 			bytes += uint64(max(r.Bytes, 0))
 		}
 		cells = append(cells, []string{
 			render.Text(cmp.Or(r.Ref, r.Kind+": "+r.Name)), render.Text(r.architecture()), countOf(r), sizeOf(r), render.Text(r.quant()),
-			filesOf(r), withOf(r), tpsOf(r),
+			filesOf(r), withOf(r), tpsOf(r), r.verdictWord(style),
 		})
-		verdicts = append(verdicts, r.verdictWord(style))
 	}
 	if len(rows) > 0 {
-		if style.Width > 0 && !wide {
-			narrow(cells, style.Width-len("  not weighed"))
-		}
-		for i := range cells {
-			cells[i] = append(cells[i], verdicts[i])
-		}
-		render.Columns(w, cells, 2, 3, 5, 7)
+		cells, right := narrow(cells, style.Width, 2, 3, 5, 7)
+		render.Columns(w, cells, right...)
 		fmt.Fprintln(w)
 	}
 	for _, r := range rows {
 		if r.reason != nil {
-			fmt.Fprintf(w, "%s %s: %s\n", style.Yellow(map[string]string{stateBroken: "broken:", statePartial: "incomplete:"}[r.state]), render.Text(r.Name), render.Text(reasonOf(r)))
+			render.Prose(w, 2, fmt.Sprintf("%s %s: %s", style.Yellow(map[string]string{stateBroken: "broken:", statePartial: "incomplete:"}[r.state]), render.Text(r.Name), render.Text(reasonOf(r))))
 		} else if r.unweighed != nil {
-			fmt.Fprintf(w, "%s %s: %s\n", style.Yellow("not weighed:"), render.Text(r.Name), render.Text(r.unweighed.Error()))
+			render.Prose(w, 2, fmt.Sprintf("%s %s: %s", style.Yellow("not weighed:"), render.Text(r.Name), render.Text(r.unweighed.Error())))
 		}
 	}
 	for _, err := range s.errs {
-		fmt.Fprintf(w, "%s %s\n", style.Yellow("not read:"), render.Text(err.Error()))
+		render.Prose(w, 2, style.Yellow("not read:")+" "+render.Text(err.Error()))
 	}
 	printDuplicates(w, style, s.duplicates, rows)
 	if len(rows) > 0 {
@@ -89,11 +81,11 @@ func printDuplicates(w io.Writer, style render.Style, all []duplicate, rows []*s
 			continue
 		}
 		wasted += d.wasted
-		fmt.Fprintf(w, "%s %s more than once (%s):", style.Yellow("copies:"), render.Bytes(d.wasted), d.basis)
+		line := fmt.Sprintf("%s %s more than once (%s):", style.Yellow("copies:"), render.Bytes(d.wasted), d.basis)
 		for i, r := range d.rows {
-			fmt.Fprintf(w, "%s %s", strings.Repeat(",", min(i, 1)), render.Text(cmp.Or(r.Ref, r.Path)))
+			line += strings.Repeat(",", min(i, 1)) + " " + render.Text(cmp.Or(r.Ref, r.Path))
 		}
-		fmt.Fprintln(w)
+		render.Prose(w, 2, line)
 	}
 	if wasted > 0 {
 		fmt.Fprintf(w, "%s could be freed\n", render.Bytes(wasted))
@@ -180,24 +172,71 @@ func tpsOf(r *scanned) string {
 	return strconv.FormatFloat(r.tps(), 'f', 0, 64)
 }
 
-// narrow cuts the names in the first column so that rows fit width columns.
-func narrow(rows [][]string, width int) {
-	others := 0
+// narrow leaves columns out so that rows fit width columns (0: they do): first
+// those that say nothing, then, until there is room for the names in the first
+// column, those that say least. right are the columns set to the right.
+func narrow(rows [][]string, width int, right ...int) (_ [][]string, _ []int) {
+	if width == 0 {
+		return rows, right
+	}
+	const leastName = 32
 	widest := make([]int, len(rows[0]))
-	for _, row := range rows {
+	for n, row := range rows {
 		for i, cell := range row {
-			widest[i] = max(widest[i], len([]rune(cell)))
+			if text := render.Width(cell); text > 0 && (n > 0 || i == 0) {
+				widest[i] = max(widest[i], text, render.Width(rows[0][i]))
+			}
 		}
 	}
-	for _, n := range widest[1:] {
-		others += n + 2
+	room := func() int { // for the names
+		n := width
+		for _, w := range widest[1:] {
+			if w > 0 {
+				n -= w + 2
+			}
+		}
+		return n
 	}
-	room := max(width-others, 16)
-	for _, row := range rows {
-		if r := []rune(row[0]); len(r) > room {
-			row[0] = string(r[:room/3]) + "…" + string(r[len(r)-(room-room/3-1):])
+	for _, i := range []int{5, 6, 2, 1, 7, 4} {
+		if room() < min(widest[0], leastName) {
+			widest[i] = 0
 		}
 	}
+	out := make([][]string, len(rows))
+	var kept []int // the columns that are set to the right, by their new place
+	for n, row := range rows {
+		out[n] = []string{tail(row[0], room())}
+		for i, cell := range row {
+			if i == 0 || widest[i] == 0 {
+				continue
+			}
+			if n == 0 && slices.Contains(right, i) {
+				kept = append(kept, len(out[n]))
+			}
+			out[n] = append(out[n], cell)
+		}
+	}
+	return out, kept
+}
+
+// tail shortens a name to width columns. What it begins with, up to the store's
+// colon, says where it is; its end tells it from others.
+func tail(name string, width int) string {
+	over := render.Width(name) - width
+	if over <= 0 {
+		return name
+	}
+	store, rest, ok := strings.Cut(name, ":")
+	if !ok || len(store) > 12 {
+		store, rest = "", name
+	} else {
+		store += ":"
+	}
+	r := []rune(rest)
+	for len(r) > 1 && render.Width(store+string(r)) >= width {
+		r = r[1:]
+	}
+	return store + "…" + string(r)
 }
 
 // The documents of `weigh scan --json`.

@@ -381,7 +381,8 @@ func printTrain(w io.Writer, style render.Style, d *trainDocument) {
 		fmt.Fprintf(w, "\nhost memory of each node: %s\n", render.Bytes(d.PerNode))
 	}
 	if ds := d.DeepSpeed; ds != nil {
-		fmt.Fprintf(w, "\nDeepSpeed's own estimator, states alone: %s per GPU, %s on the host of each node\n", render.Bytes(ds.PerGPU), render.Bytes(ds.PerNode))
+		fmt.Fprintln(w)
+		render.Prose(w, 2, fmt.Sprintf("DeepSpeed's own estimator, states alone: %s per GPU, %s on the host of each node", render.Bytes(ds.PerGPU), render.Bytes(ds.PerNode)))
 	}
 	if d.Fits != nil {
 		verdict := style.Green("fits")
@@ -401,6 +402,6 @@ func printTrain(w io.Writer, style render.Style, d *trainDocument) {
 		largest(d.Sequence, "longest sequence")
 	}
 	for _, n := range d.Notes {
-		fmt.Fprintf(w, "%s %s\n", style.Yellow("note:"), n)
+		render.Prose(w, 6, style.Yellow("note:")+" "+n)
 	}
 }

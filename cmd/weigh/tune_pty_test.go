@@ -7,12 +7,14 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
 	"testing"
 	"time"
 
+	"github.com/charmbracelet/x/vt"
 	"github.com/creack/pty"
 	"golang.org/x/term"
 )
@@ -28,32 +30,40 @@ func TestProgram(t *testing.T) {
 	}
 }
 
-// A terminal is a real one with the program in it.
+// A terminal is a real one with the program in it: what the program writes
+// is shown on a screen, which answers what it is asked.
 type terminal struct {
-	t    *testing.T
-	pty  *os.File
-	tty  *os.File
-	cmd  *exec.Cmd
+	t      *testing.T
+	pty    *os.File
+	tty    *os.File
+	cmd    *exec.Cmd
+	screen *vt.SafeEmulator
+
 	mu   sync.Mutex
 	seen bytes.Buffer
 }
 
+// inTerminal runs the program in a terminal of 100 columns and 34 rows.
 func inTerminal(t *testing.T, args ...string) *terminal {
+	t.Helper()
+	return inTerminalOf(t, 100, 34, args...)
+}
+
+func inTerminalOf(t *testing.T, cols, rows int, args ...string) *terminal {
 	t.Helper()
 	p, tty, err := pty.Open()
 	if err != nil {
 		t.Skipf("no pseudo-terminal here: %v", err)
 	}
-	if err := pty.Setsize(p, &pty.Winsize{Rows: 34, Cols: 100}); err != nil {
-		t.Fatal(err)
-	}
-	c := &terminal{t: t, pty: p, tty: tty, cmd: exec.Command(os.Args[0], "-test.run=^TestProgram$")}
+	c := &terminal{t: t, pty: p, tty: tty, cmd: exec.Command(os.Args[0], "-test.run=^TestProgram$"), screen: vt.NewSafeEmulator(cols, rows)}
+	c.resize(cols, rows)
 	c.cmd.Env = append(os.Environ(), runAsProgram+"="+strings.Join(args, "\n"), "TERM=xterm-256color", "NO_COLOR=1")
 	c.cmd.Stdin, c.cmd.Stdout, c.cmd.Stderr = tty, tty, tty
 	c.cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: true}
 	if err := c.cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
+	go func() { _, _ = io.Copy(p, c.screen) }() // its answers
 	go func() {
 		b := make([]byte, 4096)
 		for {
@@ -61,33 +71,57 @@ func inTerminal(t *testing.T, args ...string) *terminal {
 			c.mu.Lock()
 			c.seen.Write(b[:n])
 			c.mu.Unlock()
+			_, _ = c.screen.Write(b[:n])
 			if err != nil {
 				return
 			}
 		}
 	}()
-	t.Cleanup(func() { c.cmd.Process.Kill(); tty.Close(); p.Close() })
+	t.Cleanup(func() { c.cmd.Process.Kill(); tty.Close(); p.Close(); c.screen.Close() })
 	return c
 }
 
-// expect waits until the program has written text since the last call, and
-// returns what it wrote.
-func (c *terminal) expect(text string) string {
+func (c *terminal) resize(cols, rows int) {
 	c.t.Helper()
-	for end := time.Now().Add(3 * time.Minute); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
-		c.mu.Lock()
-		out := c.seen.String()
-		if strings.Contains(out, text) {
-			c.seen.Reset()
-			c.mu.Unlock()
-			return out
-		}
-		c.mu.Unlock()
+	c.screen.Resize(cols, rows)
+	if err := pty.Setsize(c.pty, &pty.Winsize{Rows: uint16(rows), Cols: uint16(cols)}); err != nil {
+		c.t.Fatal(err)
 	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.t.Fatalf("the terminal does not show %q but %q", text, c.seen.String())
+}
+
+// until waits until what is shown, on the screen or in all that was written, is
+// as wanted, and returns it.
+func (c *terminal) until(show func() string, want func(string) bool) string {
+	c.t.Helper()
+	var shown string
+	for end := time.Now().Add(3 * time.Minute); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
+		if shown = show(); want(shown) {
+			return shown
+		}
+	}
+	c.t.Fatalf("the terminal shows %q", shown)
 	return ""
+}
+
+// see waits until the screen shows text, and returns the screen.
+func (c *terminal) see(text string) string {
+	c.t.Helper()
+	return c.until(c.screen.String, func(s string) bool { return strings.Contains(s, text) })
+}
+
+// all waits until the program has ended, and returns all it ever wrote.
+func (c *terminal) all() string {
+	c.t.Helper()
+	const end = "all of it was written"
+	if _, err := c.tty.WriteString(end); err != nil {
+		c.t.Fatal(err)
+	}
+	written := func() string {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		return c.seen.String()
+	}
+	return strings.TrimSuffix(c.until(written, func(s string) bool { return strings.HasSuffix(s, end) }), end)
 }
 
 func (c *terminal) keys(s string) {
@@ -116,19 +150,19 @@ func TestTuneInATerminal(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if first := c.expect("enter: print the line"); !strings.Contains(first, "\x1b[?1049h") || !strings.Contains(first, "-c 8192 -ngl 33") {
+			if first := c.see("enter: print the line"); !c.screen.IsAltScreen() || !strings.Contains(first, "-c 8192 -ngl 33") {
 				t.Errorf("the first screen is %q", first)
 			}
 			c.keys("\x1b[C")
-			c.expect("-c 10240 -ngl 33")
+			c.see("-c 10240 -ngl 33")
 			c.keys("\x1b[B")
-			c.expect("> layers on GPUs")
+			c.see("> layers on GPUs")
 			c.keys("\x1b[D")
-			c.expect("-c 10240 -ngl 32")
-			if err := pty.Setsize(c.pty, &pty.Winsize{Rows: 20, Cols: 50}); err != nil {
-				t.Fatal(err)
-			}
-			c.expect("↑↓ choose")
+			c.see("-c 10240 -ngl 32")
+			c.resize(50, 13)
+			c.until(c.screen.String, func(s string) bool { // what it means stays in sight
+				return !slices.ContainsFunc([]string{"Llama", "> layers on GPUs", "CUDA0", "fits", "-ngl 32", "↑↓ choose"}, func(text string) bool { return !strings.Contains(s, text) })
+			})
 			c.keys(leave.keys)
 			if leave.signal != nil {
 				c.cmd.Process.Signal(leave.signal)
@@ -136,16 +170,9 @@ func TestTuneInATerminal(t *testing.T) {
 			if err := c.cmd.Wait(); err != nil {
 				t.Errorf("leaving: %v", err)
 			}
-			const end = "all of it was written"
-			if _, err := io.WriteString(c.tty, end); err != nil {
-				t.Fatal(err)
-			}
-			last := c.expect(end)
-			if !strings.Contains(last, "\x1b[?1049l") {
-				t.Errorf("the terminal's other screen stays: %q", last)
-			}
-			if !strings.Contains(last, "\x1b[?25h") {
-				t.Errorf("the cursor stays hidden: %q", last)
+			last := c.all()
+			if c.screen.IsAltScreen() || strings.LastIndex(last, "\x1b[?25h") < strings.LastIndex(last, "\x1b[?25l") {
+				t.Errorf("the other screen stays, or the cursor hidden: %q", last)
 			}
 			if _, after, _ := strings.Cut(last, "\x1b[?1049l"); !strings.Contains(after, leave.says) {
 				t.Errorf("after leaving the terminal shows %q, want %q", after, leave.says)
@@ -155,5 +182,17 @@ func TestTuneInATerminal(t *testing.T) {
 				t.Errorf("the terminal's modes are not as they were: %v", err)
 			}
 		})
+	}
+}
+
+// TestAsksNoTerminal holds that a command writes its answer alone: a terminal
+// that is asked what it is, and does not know how to answer, is waited for.
+func TestAsksNoTerminal(t *testing.T) {
+	c := inTerminal(t, "--version")
+	if err := c.cmd.Wait(); err != nil {
+		t.Error(err)
+	}
+	if out := c.all(); strings.ContainsRune(out, '\x1b') || !strings.HasPrefix(out, "weigh ") {
+		t.Errorf("the terminal is written %q", out)
 	}
 }

@@ -4,9 +4,12 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 
-	tea "github.com/charmbracelet/bubbletea"
+	tea "charm.land/bubbletea/v2"
+
+	"github.com/charmbracelet/x/ansi"
 
 	"weigh/cmd/weigh/internal/render"
 	"weigh/estimate"
@@ -26,7 +29,7 @@ type screen struct {
 func runScreen(ctx context.Context, t *tuning, in any, out any) (take bool, err error) {
 	w := out.(io.Writer)
 	s := &screen{t: t, style: render.StyleOf(w), width: 80, height: 24}
-	_, err = tea.NewProgram(s, tea.WithContext(ctx), tea.WithInput(in.(io.Reader)), tea.WithOutput(w), tea.WithAltScreen(), tea.WithoutSignalHandler()).Run()
+	_, err = tea.NewProgram(s, tea.WithContext(ctx), tea.WithInput(in.(io.Reader)), tea.WithOutput(w), tea.WithoutSignalHandler()).Run()
 	if ctx.Err() != nil {
 		err = nil // a signal asks to leave
 	}
@@ -41,7 +44,7 @@ func (s *screen) Update(msg tea.Msg) (tea.Model, tea.Cmd) {
 	switch msg := msg.(type) {
 	case tea.WindowSizeMsg:
 		s.width, s.height = msg.Width, msg.Height
-	case tea.KeyMsg:
+	case tea.KeyPressMsg:
 		return s, s.press(msg.String())
 	}
 	return s, nil
@@ -81,45 +84,68 @@ func (s *screen) press(key string) tea.Cmd {
 	return nil
 }
 
-// View draws the screen, cut to the terminal's size.
-func (s *screen) View() string {
-	var lines []string
-	add := func(format string, args ...any) { lines = append(lines, fmt.Sprintf(format, args...)) }
+// View shows the screen on the terminal's other page.
+func (s *screen) View() tea.View {
+	v := tea.NewView(s.draw())
+	v.AltScreen = true
+	return v
+}
+
+// draw returns the lines of the screen, cut to the terminal's size. What the
+// settings mean stays in sight on a low terminal: first the blank lines go, then
+// the bars, then the settings far from the chosen one, then the line to run.
+func (s *screen) draw() string {
 	sum := summarize(s.t.base.Inspection)
-	add("%s  %s", s.style.Bold(s.cut(render.Text(sum.Name), s.width-len(sum.Quantization.Label)-2)), render.Text(sum.Quantization.Label))
-	add("")
+	title := []string{s.style.Bold(render.Cut(render.Text(sum.Name), s.width-len(sum.Quantization.Label)-2)) + "  " + render.Text(sum.Quantization.Label)}
+	var knobs []string
 	for i, k := range s.t.knobs {
-		lines = append(lines, s.slider(i, k))
+		knobs = append(knobs, s.slider(i, k))
 	}
-	add("")
+	var memory, heads, speed []string
 	if now := &s.t.now; now.err != nil {
-		add("%s", s.style.Red(s.cut("llama.cpp refuses this: "+render.Text(now.err.Error()), s.width)))
+		heads = []string{s.style.Red(s.cut("llama.cpp refuses this: "+render.Text(now.err.Error()), s.width))}
+		memory = heads
 	} else {
-		lines = append(lines, s.memory(now.s)...)
-		add("")
-		add("%s", s.cut(speedLine(now), s.width))
+		memory, heads = s.memory(now.s)
+		speed = []string{s.cut(speedLine(now), s.width)}
 	}
-	add("")
-	lines = append(lines, breakWords(s.t.now.words, s.width)...)
-	for len(lines) < s.height-1 {
+	command := breakWords(s.t.now.words, s.width)
+	keys := []string{s.style.Dim(s.cut("↑↓ choose  ←→ change  page: leaps  r reset  enter: print the line  q: leave", s.width))}
+
+	blank := []string{""}
+	parts := [][]string{title, blank, knobs, blank, memory, blank, speed, blank, command}
+	room := s.height - len(keys)
+	size := func() (n int) {
+		for _, p := range parts {
+			n += len(p)
+		}
+		return n
+	}
+	for _, i := range []int{7, 5, 1, 3} {
+		if size() > room {
+			parts[i] = nil
+		}
+	}
+	if size() > room {
+		parts[4] = heads
+	}
+	if over := size() - room; over > 0 {
+		n := max(len(knobs)-over, min(len(knobs), 3))
+		from := min(max(s.chosen-n/2, 0), len(knobs)-n)
+		parts[2] = knobs[from : from+n]
+	}
+	lines := slices.Concat(parts...)
+	for len(lines) < room {
 		lines = append(lines, "")
 	}
-	if len(lines) > s.height-1 {
-		lines = lines[:max(s.height-1, 0)]
-	}
-	lines = append(lines, s.style.Dim(s.cut("↑↓ choose  ←→ change  page: leaps  r reset  enter: print the line  q: leave", s.width)))
-	return strings.Join(lines, "\n")
+	return strings.Join(append(lines[:max(room, 0)], keys...), "\n")
 }
 
 func (s *screen) cut(text string, width int) string {
-	r := []rune(text)
 	if width < 1 {
 		return ""
 	}
-	if len(r) > width {
-		return string(r[:width-1]) + "…"
-	}
-	return text
+	return ansi.Truncate(text, width, "…")
 }
 
 // slider draws a knob: its name, its value and where that lies.
@@ -144,8 +170,9 @@ func (s *screen) slider(i int, k *knob) string {
 	return text
 }
 
-// memory draws a bar for every device and the host.
-func (s *screen) memory(now *session) (lines []string) {
+// memory draws a bar for every device and the host; heads are what is said above
+// each.
+func (s *screen) memory(now *session) (lines, heads []string) {
 	draw := func(name string, m *estimate.Memory, v verdict) {
 		word := s.style.Green("fits")
 		switch {
@@ -156,8 +183,10 @@ func (s *screen) memory(now *session) (lines []string) {
 		case !v.atLimits:
 			word = s.style.Yellow("fits, not with its caches full")
 		}
-		head := s.cut(fmt.Sprintf("%s: %s of %s free", name, render.Bytes(v.need), render.Size(v.free)), s.width-14)
-		lines = append(lines, head+"  "+word, s.stack(m, v))
+		amount := fmt.Sprintf(": %s of %s free  ", render.Bytes(v.need), render.Size(v.free))
+		head := s.cut(render.Cut(name, max(s.width-len(amount)-render.Width(word), 5))+amount+word, s.width)
+		heads = append(heads, head)
+		lines = append(lines, head, s.stack(m, v))
 	}
 	for i := range now.breakdown.Devices {
 		m := &now.breakdown.Devices[i]
@@ -165,7 +194,7 @@ func (s *screen) memory(now *session) (lines []string) {
 	}
 	sum, v := now.host()
 	draw("host", &sum, v)
-	return append(lines, s.style.Dim(s.cut("█ weights  ▓ cache  ▒ compute  ░ overhead  · free", s.width)))
+	return append(lines, s.style.Dim(s.cut("█ weights  ▓ cache  ▒ compute  ░ overhead  · free", s.width))), heads
 }
 
 // stack draws what a device holds as a bar as wide as what is free, or as what

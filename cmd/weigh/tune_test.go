@@ -107,7 +107,7 @@ func TestTuneSpills(t *testing.T) {
 func TestTuneKeys(t *testing.T) {
 	tune, _ := tuningOf(t, "Llama-3.1-8B-Q4_K_M", "--gpu", "8GiB", "--host-memory", "32GiB", "-c", "8192")
 	s := &screen{t: tune, width: 80, height: 30}
-	start := s.View()
+	start := s.draw()
 	context := tune.knobs[0]
 	for _, step := range []struct{ key, value string }{
 		{"right", "10240"}, {"left", "8192"}, {"end", "131072"}, {"right", "131072"}, {"home", "512"}, {"left", "512"}, {"pgup", "2048"},
@@ -117,7 +117,7 @@ func TestTuneKeys(t *testing.T) {
 		}
 	}
 	s.press("r")
-	if s.View() != start {
+	if s.draw() != start {
 		t.Error("reset does not bring the first screen back")
 	}
 	s.press("up")
@@ -139,10 +139,10 @@ func TestTuneScreen(t *testing.T) {
 	for i := range tune.now.words {
 		tune.now.words[i] = strings.ReplaceAll(tune.now.words[i], path, "/models/m.gguf")
 	}
-	golden(t, "tune/Llama-3.1-8B-Q4_K_M", []byte((&screen{t: tune, width: 90, height: 32}).View()+"\n"))
+	golden(t, "tune/Llama-3.1-8B-Q4_K_M", []byte((&screen{t: tune, width: 90, height: 32}).draw()+"\n"))
 	for _, width := range []int{0, 1, 10, 40, 200} {
 		for _, height := range []int{0, 1, 10, 60} {
-			view := (&screen{t: tune, width: width, height: height}).View()
+			view := (&screen{t: tune, width: width, height: height}).draw()
 			lines := strings.Split(view, "\n")
 			if len(lines) > max(height, 1) {
 				t.Errorf("%dx%d: %d lines", width, height, len(lines))

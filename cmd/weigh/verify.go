@@ -551,6 +551,6 @@ func printVerification(w io.Writer, style render.Style, d *verifyDocument) {
 	}
 	render.Columns(w, rows, 2, 3)
 	for _, n := range d.Notes {
-		fmt.Fprintf(w, "%s %s\n", style.Yellow("note:"), render.Text(n))
+		render.Prose(w, 6, style.Yellow("note:")+" "+render.Text(n))
 	}
 }

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"unicode"
 
+	"github.com/charmbracelet/x/ansi"
 	"github.com/dustin/go-humanize"
 	"golang.org/x/term"
 )
@@ -47,9 +48,17 @@ type Style struct {
 	Width int  // columns; 0: as wide as the text
 }
 
+// Wide is a writer that nothing is broken or cut for.
+type Wide struct{ io.Writer }
+
 // StyleOf returns the style of a writer: plain unless it is a terminal, and
 // without colour when NO_COLOR is set or the terminal is dumb.
 func StyleOf(w io.Writer) Style {
+	if v, ok := w.(Wide); ok {
+		s := StyleOf(v.Writer)
+		s.Width = 0
+		return s
+	}
 	f, ok := w.(*os.File)
 	if !ok || !term.IsTerminal(int(f.Fd())) {
 		return Style{}
@@ -94,30 +103,130 @@ func (s Style) Bar(part, whole uint64, width int) string {
 }
 
 // Columns writes rows as columns as wide as their longest cell, two spaces
-// apart. Columns listed in right are set to the right.
+// apart. Columns listed in right are set to the right. On a terminal that is too
+// narrow the last column, if it is prose, is broken between words, and then the
+// first is cut in its middle.
 func Columns(w io.Writer, rows [][]string, right ...int) {
+	columns(w, StyleOf(w).Width, rows, right)
+}
+
+const (
+	gap       = 2  // between columns
+	leastLast = 24 // columns that broken prose keeps
+	leastCell = 12 // columns that a cut cell keeps
+)
+
+func columns(w io.Writer, limit int, rows [][]string, right []int) {
 	var width []int
 	for _, row := range rows {
 		for i, cell := range row {
 			if i == len(width) {
 				width = append(width, 0)
 			}
-			width[i] = max(width[i], len([]rune(cell)))
+			width[i] = max(width[i], Width(cell))
+		}
+	}
+	last := len(width) - 1
+	over := func() int {
+		sum := gap * last
+		for _, n := range width {
+			sum += n
+		}
+		return sum - limit
+	}
+	if limit > 0 && last > 0 && over() > 0 {
+		if !slices.Contains(right, last) && width[last] > leastLast {
+			width[last] = max(width[last]-over(), leastLast)
+		}
+		if n := over(); n > 0 && !slices.Contains(right, 0) {
+			width[0] = max(width[0]-n, min(width[0], leastCell))
 		}
 	}
 	for _, row := range rows {
-		var line strings.Builder
-		for i, cell := range row {
-			pad := strings.Repeat(" ", width[i]-len([]rune(cell)))
-			if i > 0 {
-				line.WriteString("  ")
-			}
-			if slices.Contains(right, i) {
-				line.WriteString(pad + cell)
-			} else {
-				line.WriteString(cell + pad)
+		rest := []string{""}
+		if len(row) == len(width) && len(width) > 0 {
+			if rest = []string{row[last]}; Width(row[last]) > width[last] {
+				rest = fold(row[last], width[last])
 			}
 		}
-		fmt.Fprintln(w, strings.TrimRight(line.String(), " "))
+		for n, text := range rest {
+			var line strings.Builder
+			for i, cell := range row {
+				switch {
+				case i == last:
+					cell = text
+				case n > 0:
+					cell = ""
+				case i == 0:
+					cell = Cut(cell, width[0])
+				}
+				pad := strings.Repeat(" ", max(width[i]-Width(cell), 0))
+				if i > 0 {
+					line.WriteString(strings.Repeat(" ", gap))
+				}
+				if slices.Contains(right, i) {
+					line.WriteString(pad + cell)
+				} else {
+					line.WriteString(cell + pad)
+				}
+			}
+			fmt.Fprintln(w, strings.TrimRight(line.String(), " "))
+		}
 	}
+}
+
+// Prose writes a line of words, broken on a terminal to its width; what follows
+// the first line is indented by hang.
+func Prose(w io.Writer, hang int, text string) {
+	width := StyleOf(w).Width
+	if width == 0 || Width(text) <= width {
+		fmt.Fprintln(w, text)
+		return
+	}
+	words := strings.TrimLeft(text, " ")
+	indent := text[:len(text)-len(words)]
+	lines := fold(words, max(width-len(indent)-hang, leastLast))
+	fmt.Fprintln(w, indent+lines[0])
+	for _, line := range fold(strings.Join(lines[1:], " "), max(width-len(indent)-hang, leastLast)) {
+		fmt.Fprintln(w, indent+strings.Repeat(" ", hang)+line)
+	}
+}
+
+// fold breaks text between words into lines of at most width columns; a word
+// that is wider has a line for itself.
+func fold(text string, width int) (lines []string) {
+	line, at := "", 0
+	for _, word := range strings.Split(text, " ") {
+		n := Width(word)
+		switch {
+		case line == "":
+			line, at = word, n
+		case at+1+n > width:
+			lines = append(lines, line)
+			line, at = word, n
+		default:
+			line += " " + word
+			at += 1 + n
+		}
+	}
+	return append(lines, line)
+}
+
+// Width is how many columns of a terminal text takes; colours take none.
+func Width(text string) int { return ansi.StringWidth(text) }
+
+// Cut shortens plain text to width columns by leaving out some of its middle:
+// names begin alike and end in what tells them apart, so more of the end stays.
+func Cut(text string, width int) string {
+	if Width(text) <= width {
+		return text
+	}
+	head := max(width/3, 0)
+	tail := max(width-head-1, 0)
+	r := []rune(text)
+	from := len(r)
+	for from > 0 && Width(string(r[from-1:])) <= tail {
+		from--
+	}
+	return ansi.Truncate(text, head, "") + "…" + string(r[from:])
 }
