@@ -20,11 +20,15 @@ type Use struct {
 	Read  uint64
 	Cells int
 	Ops   uint64 // multiplications for the token; of a cache for each token before it
+	// Operators of the layer's graph for the token, but for those that only give a
+	// tensor another shape. Such a use holds and reads nothing.
+	Operators int
 }
 
 // Uses returns what lies where and how much of it generation reads, for one
-// sequence. It builds no graph and takes a fraction of [Run]'s time. Without
-// companions and compute buffers, Bytes sum to Run's figures.
+// sequence, and what each layer computes. It builds the graph of one token, packs
+// none and takes a fraction of [Run]'s time. Without companions and compute
+// buffers, Bytes sum to Run's figures.
 func Uses(m *model.Model, o Options) ([]Use, error) {
 	r, err := newRun(m, &o)
 	if err != nil {
@@ -54,7 +58,43 @@ func Uses(m *model.Model, o Options) ([]Use, error) {
 		add(u, b)
 	}
 	r.cached(add)
+	operators, err := r.operators()
+	if err != nil {
+		return nil, err
+	}
+	for il, n := range operators {
+		u := Use{Tensor: -1, Layer: il, Home: -1, Operators: n}
+		if d := int(r.p.LayerBackend(il)); d < len(r.p.devices) {
+			u.Home = devices[d]
+		}
+		u.Device = u.Home
+		uses = append(uses, u)
+	}
 	return uses, nil
+}
+
+// operators counts those of the graph of one token of each sequence by layer, the
+// output last. What
+// belongs to no layer counts for the output.
+func (r *run) operators() ([]int, error) {
+	g, err := r.graph(r.c.NSeqMax, r.c.NSeqMax)
+	if err != nil {
+		return nil, err
+	}
+	n := make([]int, r.m.NLayerAll+1)
+	il := r.m.NLayerAll
+	for _, t := range g.Nodes {
+		switch t.Op {
+		case graph.OpNone, graph.OpReshape, graph.OpView, graph.OpPermute, graph.OpTranspose:
+			continue
+		}
+		// Not all that a layer computes is named: it follows what is.
+		if t.Layer >= 0 && int(t.Layer) < r.m.NLayerAll {
+			il = int(t.Layer)
+		}
+		n[il]++
+	}
+	return n, nil
 }
 
 // weight returns the use of tensor i in the buffer it was placed in.

@@ -6,7 +6,8 @@ import (
 	"weigh/fixtures"
 )
 
-// TestUsesSumToRun holds every use against the figures of the breakdown.
+// TestUsesSumToRun holds every use against the figures of the breakdown, and the
+// operators against the graph of a micro-batch.
 func TestUsesSumToRun(t *testing.T) {
 	for _, name := range fixtures.Models() {
 		m := load(t, name)
@@ -23,9 +24,13 @@ func TestUsesSumToRun(t *testing.T) {
 			if err != nil {
 				t.Fatalf("%s, %s: %v", name, label, err)
 			}
-			sums := make([]uint64, len(o.Devices)+1)
+			sums, operators := make([]uint64, len(o.Devices)+1), 0
 			for _, u := range uses {
 				sums[u.Device+1] += u.Bytes
+				operators += u.Operators
+			}
+			if operators == 0 || operators >= b.Settings.Nodes {
+				t.Errorf("%s, %s: %d operators in a graph of %d nodes", name, label, operators, b.Settings.Nodes)
 			}
 			for i := range b.Devices {
 				d := &b.Devices[i]

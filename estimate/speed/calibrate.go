@@ -188,7 +188,7 @@ const calibratedSpread = 1.15
 func Calibrate(m *model.Model, o estimate.Options, rows []Bench) (*Factors, error) {
 	f := *Fitted()
 	f.Source = fmt.Sprintf("bytes read over bandwidth, calibrated to %d rows of llama-bench", len(rows))
-	all := []*Factor{&f.CUDA, &f.ROCm, &f.Vulkan, &f.Metal}
+	all := f.devices()
 	host := len(o.Devices) == 0
 	for _, r := range rows {
 		host = host || r.NGPULayers <= m.NLayerAll
@@ -220,7 +220,7 @@ func Calibrate(m *model.Model, o estimate.Options, rows []Bench) (*Factors, erro
 			for _, v := range all {
 				if generation {
 					v.Weights, v.Experts, v.Cache = min(v.Weights*x, 1), min(v.Experts*x, 1), min(v.Cache*x, 1)
-					v.Layer /= x
+					v.Operator /= x
 				} else {
 					v.Compute = min(v.Compute*x, 1)
 				}

@@ -10,6 +10,7 @@ import (
 	"slices"
 
 	"weigh/estimate"
+	"weigh/estimate/hw"
 	"weigh/inspect/model"
 )
 
@@ -50,6 +51,7 @@ const (
 	assumedCores   = 8
 	coreFlops      = 100e9 // of a core with 256-bit vectors, in matrix products
 	flopsPerByte   = 80    // of a device of which only the bandwidth is known
+	appleFlops     = 38    // the same of Apple's, which have no matrix units before the fifth generation
 	linkEfficiency = 0.8
 	switchSeconds  = 15e-6  // from one backend to another and the copy between
 	remoteSeconds  = 200e-6 // the same over a network
@@ -73,13 +75,15 @@ type place struct {
 	flops    float64 // peak matrix rate
 	link     float64 // bytes per second from the host
 	remote   bool
-	assumed  string    // what was taken for its bandwidth, where that is not known
-	reads    [3]uint64 // bytes for a token: weights, experts, caches
-	ops      float64   // multiplications for a token, caches apart
-	cacheOps float64   // of attention, at the depth
-	resident uint64    // weights, all experts
-	layers   int       // that run here
-	partial  int       // that run elsewhere with weights from here
+	assumed  string     // what was taken for its bandwidth, where that is not known
+	reads    [3]uint64  // bytes for a token: weights, experts, caches
+	unpacked [2]float64 // weights that the first two of reads hold
+	ops      float64    // multiplications for a token, caches apart
+	cacheOps float64    // of attention, at the depth
+	resident uint64     // weights, all experts
+	layers   int        // that run here
+	launches int        // operators of them for a token
+	partial  int        // layers that run elsewhere with weights from here
 }
 
 // Of is [Estimate] for uses that are already known. Of a model that generates
@@ -125,13 +129,16 @@ func (s *Speed) places(o *estimate.Options, f *Factors) []place {
 	for i := range o.Devices {
 		d := &o.Devices[i]
 		v := &p[i+1]
-		*v = place{factor: f.of(d.Backend), name: d.Name, bps: float64(d.BandwidthBps), flops: float64(max(d.FP16Flops, d.FP32Flops)), remote: d.Remote != ""}
+		*v = place{factor: f.of(d), name: d.Name, bps: float64(d.BandwidthBps), flops: float64(max(d.FP16Flops, d.FP32Flops)), remote: d.Remote != ""}
 		if v.bps == 0 {
 			v.bps = assumedDevice
 			v.assumed = fmt.Sprintf("%.0f GB/s for %s", v.bps/1e9, d.Name)
 		}
 		if v.flops == 0 {
 			v.flops = flopsPerByte * v.bps
+			if d.Backend == hw.Metal {
+				v.flops = appleFlops * v.bps
+			}
 		}
 		v.link = float64(d.PCIe.Bps()) * linkEfficiency
 		switch {
@@ -164,6 +171,10 @@ func (s *Speed) tally(places []place, uses []estimate.Use, layers int) {
 	for i := range uses {
 		u := &uses[i]
 		p := &places[u.Device+1]
+		if u.Operators > 0 {
+			places[u.Home+1].launches += u.Operators
+			continue
+		}
 		if u.Tensor < 0 {
 			depth := uint64(1)
 			if u.Cells > 0 {
@@ -178,6 +189,7 @@ func (s *Speed) tally(places []place, uses []estimate.Use, layers int) {
 			kind = readExperts
 		}
 		p.reads[kind] += u.Read
+		p.unpacked[kind] += float64(u.Ops)
 		if u.Ops == 0 {
 			continue
 		}
@@ -215,7 +227,11 @@ func (s *Speed) decode(places []place, m *model.Model) {
 		for kind, n := range p.reads {
 			part := [...]float64{f.Weights, f.Experts, f.Cache}[kind]
 			what := [...]string{"weights", "experts", "cache"}[kind]
-			add(p.name+" "+what, n, float64(n)/(part*p.bps), "at %.0f%% of %.0f GB/s", 100*part, p.bps/1e9)
+			seconds := float64(n) / (part * p.bps)
+			if kind < len(p.unpacked) {
+				seconds += f.Unpack * p.unpacked[kind] / (part * p.bps)
+			}
+			add(p.name+" "+what, n, seconds, "at %.0f%% of %.0f GB/s", 100*float64(n)/max(seconds*p.bps, 1), p.bps/1e9)
 			bound += float64(n) / p.bps
 		}
 		if i == 0 { // a processor can be slower than its memory
@@ -223,7 +239,7 @@ func (s *Speed) decode(places []place, m *model.Model) {
 			add("host products", 0, max(2*p.ops/(p.flops*f.Compute)-read, 0), "%d million operations take longer than the reading", int(2*p.ops/1e6))
 			add("host attention", 0, 2*p.cacheOps/(p.flops*f.Compute), "%d million operations", int(2*p.cacheOps/1e6))
 		}
-		add(p.name+" layers", 0, float64(p.layers)*f.Layer, "%d layers, %.0f µs each whatever their size", p.layers, f.Layer*1e6)
+		add(p.name+" operators", 0, float64(p.launches)*f.Operator, "%d operators, %.1f µs each whatever their size", p.launches, f.Operator*1e6)
 		each, row := switchSeconds, float64(4*m.NEmbd)
 		if p.remote {
 			each = remoteSeconds
@@ -299,7 +315,7 @@ func (s *Speed) prefill(places []place, o *estimate.Options) {
 		compute := ops / (at.flops * at.factor.Compute)
 		compute += 2 * p.cacheOps / float64(max(s.Depth, 1)) * tokens * tokens / 2 / (p.flops * p.factor.Compute)
 		read := float64(p.resident) / (at.factor.Weights * at.bps) * float64(batches)
-		own := max(compute, read) + stream + float64(p.layers*batches)*p.factor.Layer
+		own := max(compute, read) + stream + float64(p.launches*batches)*p.factor.Operator
 		total += own
 		slowest = max(slowest, own)
 		bound += ops / at.flops
