@@ -19,6 +19,7 @@ type layout struct {
 	cpu, lean int
 	counts    []int          // layers of each device, the output layer counts
 	kept      map[string]int // device of a tensor's base name ("blk.7.ffn_up_exps")
+	allKept   bool           // there is room for all that the lean layers would leave
 }
 
 // full reports whether all layers are whole and on devices.
@@ -239,7 +240,7 @@ func (t *table) keep(l *layout, rooms []int64, rates []float64) {
 			left[d] -= int64(t.bytes(il, l.lean))
 		}
 	}
-	l.kept = map[string]int{}
+	l.kept, l.allKept = map[string]int{}, l.cpu == 0
 	for il := min(l.lean, len(t.layers)) - 1; il >= l.cpu; il-- {
 		own := l.home(il)
 		for _, u := range t.layers[il].units {
@@ -248,7 +249,11 @@ func (t *table) keep(l *layout, rooms []int64, rates []float64) {
 				at = slices.Index(left, slices.Max(left))
 			}
 			gain := float64(u.read) * (rates[0] - rates[at+1])
-			if left[at] < int64(u.bytes) || gain < moveSeconds || t.remote[at] {
+			if at != own {
+				gain -= moveSeconds
+			}
+			if left[at] < int64(u.bytes) || gain <= 0 || t.remote[at] {
+				l.allKept = false
 				continue
 			}
 			left[at] -= int64(u.bytes)
@@ -257,8 +262,8 @@ func (t *table) keep(l *layout, rooms []int64, rates []float64) {
 	}
 }
 
-// moveSeconds is the least that a weight on a device of its own must save of a
-// token: it is reached from the host and left again.
+// moveSeconds is the least that a weight on another device than its layer's must
+// save of a token: it is reached from the host and left again.
 const moveSeconds = 40e-6
 
 // options returns the settings of the layout.

@@ -344,71 +344,100 @@ func (s *search) besides(o *estimate.Options, l *layout) ([]int64, error) {
 	if s.names == nil {
 		s.names = make([]string, len(s.room))
 	}
-	taken := make([]int64, len(s.room))
-	for i := range taken {
-		taken[i] = 1 << 60 // a device that is not used
+	for i := range b.Devices {
+		s.names[b.Devices[i].Device] = b.Devices[i].Name
+	}
+	return s.held(b), nil
+}
+
+// held returns what each device holds besides weights and caches. Of one that runs
+// nothing yet it says the most of the others.
+func (s *search) held(b *estimate.Breakdown) []int64 {
+	held := make([]int64, len(s.room))
+	for i := range held {
+		held[i] = 1 << 60 // a device that is not used
+	}
+	var most uint64
+	for i := range b.Devices {
+		most = max(most, b.Devices[i].Compute)
 	}
 	for i := range b.Devices {
 		d := &b.Devices[i]
-		s.names[d.Device] = d.Name
-		taken[d.Device] = int64(d.Compute + d.Overhead)
+		n := d.Compute + d.Overhead
+		if d.Compute == 0 {
+			n += most
+		}
 		for _, part := range b.Parts {
 			for _, u := range part.Use {
 				if u.Name == d.Name {
-					taken[d.Device] += int64(u.Model + u.Context)
+					n += u.Model + u.Context
 				}
 			}
 		}
+		held[d.Device] = int64(n)
 	}
-	return taken, nil
+	return held
+}
+
+// left returns the rooms less what is taken of them.
+func (s *search) left(taken []int64) []int64 {
+	rooms := make([]int64, len(s.room))
+	for i := range rooms {
+		rooms[i] = s.room[i] - taken[i]
+	}
+	return rooms
 }
 
 // tries is how often a layout is drawn again after the estimate found it too
 // large.
 const tries = 6
 
-// settle draws layouts until one fits.
+// settle draws layouts until one fits: first with all layers whole and on devices,
+// then others. Their graph is another one, and llama.cpp splits no batch over
+// several devices for it, which at long contexts takes less than a quarter of the
+// compute buffers; so everything on devices can be among them too.
 func (s *search) settle(o estimate.Options, t *table, rates []float64, taken []int64) (*Plan, *layout, error) {
-	wasFull, refined := true, false
-	for range tries {
-		rooms := make([]int64, len(s.room))
-		for i := range rooms {
-			rooms[i] = s.room[i] - taken[i]
-		}
-		l := s.draw(&o, t, rooms, rates)
-		if l == nil {
-			if refined {
-				break
+	for _, whole := range []bool{true, false} {
+		if !whole {
+			l := s.draw(&o, t, s.left(taken), rates, false)
+			if l == nil {
+				l = &layout{cpu: len(t.layers), counts: make([]int, len(s.room))}
 			}
-			l = &layout{cpu: len(t.layers), counts: make([]int, len(s.room))}
-		}
-		if wasFull && !l.full() {
-			// The graph of a model that is partly on the host is another one.
 			var err error
 			if taken, err = s.besides(&o, l); err != nil {
 				return nil, nil, err
 			}
-			wasFull, refined = false, true
-			continue
 		}
-		ro := l.options(s.m, o, s.names)
-		b, over, ok, err := s.run(&ro)
-		if err != nil {
-			return nil, nil, err
-		}
-		if ok {
-			s.taken = taken
-			p, err := s.plan(ro, l, b)
-			return p, l, err
-		}
-		if over[len(s.room)] > 0 && !slices.ContainsFunc(over[:len(s.room)], func(n int64) bool { return n > 0 }) {
-			return nil, nil, nil // the host has no room, and the devices are full
-		}
-		wasFull = false
-		for i, n := range over[:len(s.room)] {
-			if n > 0 {
-				taken[i] += n
+		var last *layout
+		for try := range tries {
+			l := s.draw(&o, t, s.left(taken), rates, whole)
+			if l == nil {
+				break
 			}
+			ro := l.options(s.m, o, s.names)
+			b, over, ok, err := s.run(&ro)
+			if err != nil {
+				return nil, nil, err
+			}
+			if ok {
+				s.taken = taken
+				p, err := s.plan(ro, l, b)
+				return p, l, err
+			}
+			if over[len(s.room)] > 0 && !slices.ContainsFunc(over[:len(s.room)], func(n int64) bool { return n > 0 }) {
+				return nil, nil, nil // the host has no room, and the devices are full
+			}
+			again := last != nil && l.cpu == last.cpu && l.lean == last.lean && slices.Equal(l.counts, last.counts)
+			for i, n := range s.held(b) {
+				if try > 0 {
+					n = max(n, taken[i])
+				}
+				if again && over[i] > 0 {
+					n += over[i]
+				}
+				taken[i] = n
+			}
+			last = l
 		}
 	}
 	return nil, nil, nil
@@ -416,17 +445,24 @@ func (s *search) settle(o estimate.Options, t *table, rates []float64, taken []i
 
 // draw returns the layout that reads fastest among those that fit the rooms by
 // the table: for every number of layers on the host the fewest that must be lean.
-func (s *search) draw(o *estimate.Options, t *table, rooms []int64, rates []float64) *layout {
+// Either all layers are whole and on devices, or one at least is not by its flags.
+func (s *search) draw(o *estimate.Options, t *table, rooms []int64, rates []float64, whole bool) *layout {
 	var best *layout
 	var most float64
 	worse := 0
 	for cpu := 0; cpu <= len(t.layers); cpu++ {
 		lean, ok := t.leanest(rooms, cpu)
+		if whole && (!ok || lean > 0) {
+			return nil
+		}
 		if !ok {
 			continue
 		}
 		l := &layout{cpu: cpu, lean: lean}
-		if lean == cpu {
+		switch {
+		case lean == 0 && !whole:
+			l.lean = 1
+		case lean == cpu:
 			l.lean = 0
 		}
 		if l.counts = t.spread(rooms, rates, cpu, l.lean); l.counts == nil {
@@ -437,7 +473,7 @@ func (s *search) draw(o *estimate.Options, t *table, rooms []int64, rates []floa
 		if worse++; best == nil || sp.Decode.Mid > most {
 			best, most, worse = l, sp.Decode.Mid, 0
 		}
-		if l.full() || worse == 8 { // more layers on the host only add to the time
+		if whole || worse == 8 { // more layers on the host only add to the time
 			break
 		}
 	}
@@ -451,13 +487,12 @@ func (s *search) promise(o estimate.Options) float64 {
 	if err != nil {
 		return 0
 	}
-	rooms := make([]int64, len(s.room))
-	for i := range rooms {
-		rooms[i] = s.room[i] - s.taken[i]
-	}
-	l := s.draw(&o, t, rooms, speed.Rates(&o, s.w.Speed.Factors))
+	rates := speed.Rates(&o, s.w.Speed.Factors)
+	l := s.draw(&o, t, s.left(s.taken), rates, true)
 	if l == nil {
-		return 0
+		if l = s.draw(&o, t, s.left(s.taken), rates, false); l == nil {
+			return 0
+		}
 	}
 	return speed.Of(s.m, &o, t.moved(l, o.NoKVOffload), s.w.Speed).Decode.Mid
 }
@@ -551,6 +586,8 @@ func (s *search) summary(p *Plan, l *layout) string {
 	case l == nil:
 	case l.full():
 		where = fmt.Sprintf("all %d layers and the output on devices", s.m.NLayerAll)
+	case l.allKept:
+		where = fmt.Sprintf("all %d layers and the output on devices, named one by one so that batches are not split over them", s.m.NLayerAll)
 	case l.lean > l.cpu && l.cpu == 0:
 		where = fmt.Sprintf("all layers on devices, %s of the first %d on the host", what, min(l.lean, s.m.NLayerAll))
 	case l.lean > l.cpu:
@@ -558,7 +595,7 @@ func (s *search) summary(p *Plan, l *layout) string {
 	default:
 		where = fmt.Sprintf("%d of %d layers on the host", min(l.cpu, s.m.NLayerAll), s.m.NLayerAll)
 	}
-	if l != nil && len(l.kept) > 0 {
+	if l != nil && len(l.kept) > 0 && !l.allKept {
 		tensors := "1 tensor"
 		if n := len(l.kept); n > 1 {
 			tensors = fmt.Sprintf("%d tensors", n)
