@@ -3,6 +3,7 @@ package estimate
 import (
 	"fmt"
 	"slices"
+	"strings"
 
 	"weigh/estimate/hw"
 	"weigh/estimate/sched"
@@ -87,21 +88,20 @@ func (r *run) pool(i int) (bytes uint64, blas bool, why string) {
 	if r.g == nil {
 		return unknownPool, true, "a round figure: the graph is not known"
 	}
-	cc := r.p.devices[i].ComputeCapability
-	mmq := !cc.Known() || cc.Major >= 7
+	d := &r.p.devices[i]
 	var most uint64
 	for _, n := range r.g.Nodes {
 		if n.Op != graph.OpMulMat && n.Op != graph.OpMulMatID || int(r.result.Device[n.ID]) != i {
 			continue
 		}
 		a, x := n.Src[0], n.Src[1]
-		rows := uint64(x.Rows())
+		rows, columns, experts := uint64(x.Rows()), uint64(x.Ne[1]), uint64(1)
 		if n.Op == graph.OpMulMatID {
-			rows = uint64(n.Src[2].Ne[0] * n.Src[2].Ne[1])
+			rows, columns, experts = uint64(n.Src[2].Ne[0]*n.Src[2].Ne[1]), uint64(n.Src[2].Ne[1]), uint64(max(a.Ne[2], 1))
 		}
 		var need uint64
 		switch {
-		case a.Type.Quantized() && mmq && a.Type != formats.IQ1_M:
+		case a.Type.Quantized() && readsQuantized(d, a.Type, columns, experts):
 			need = rows * ((uint64(x.Ne[0]) + 511) / 512 * 512) * 36 / 32
 		case a.Type == formats.F32:
 			blas = true
@@ -109,12 +109,62 @@ func (r *run) pool(i int) (bytes uint64, blas bool, why string) {
 			blas = true
 			need = 2*rows*uint64(x.Ne[0]) + 2*uint64(n.Elements())
 			if a.Type.Quantized() {
-				need += 2 * uint64(a.Elements())
+				need += 2 * uint64(a.Elements()) / experts
+			}
+			if experts > 1 { // the tokens of each expert side by side, and what comes of them
+				need += 4*rows*uint64(x.Ne[0]) + 4*uint64(n.Elements())
 			}
 		}
 		most = max(most, need)
 	}
 	return (most + attentionSpace + cudaGranule - 1) / cudaGranule * cudaGranule, blas, "the largest product's operands in the type its kernel reads, and flash attention's partial results"
+}
+
+// readsQuantized reports whether a product with columns of activations reads
+// quantized weights as they are. Otherwise they are first written out in 16 bits,
+// one expert's at a time.
+//
+// Source: ggml/src/ggml-cuda/mmq.cu@v0.5.0, ggml_cuda_should_use_mmq; common.cuh,
+// turing_mma_available, fp16_mma_hardware_available, amd_mfma_available.
+func readsQuantized(d *hw.Device, t formats.DType, columns, experts uint64) bool {
+	const (
+		vectors = 8  // MMVQ_MAX_BATCH_SIZE: products of vectors read every type that follows as it is
+		few     = 64 // MMQ_DP4A_MAX_BATCH_SIZE
+	)
+	switch {
+	case t == formats.TQ1_0 || t == formats.TQ2_0:
+		return false
+	case columns <= vectors:
+		return true
+	case t == formats.IQ1_M:
+		return false
+	}
+	switch a := d.Arch; {
+	case d.Backend != hw.ROCm:
+		c := d.ComputeCapability
+		n := 10*c.Major + c.Minor
+		switch {
+		case !c.Known() || n >= 75: // integer tensor cores
+			return true
+		case n < 61: // no products of four bytes at once
+			return false
+		}
+		return n < 70 || columns < few // Volta's tensor cores do 16 bits only
+	case a == "gfx908" || a == "gfx90a":
+		switch t {
+		case formats.Q4_0, formats.Q4_1, formats.Q5_0, formats.Q5_1:
+			return true
+		case formats.Q4_K, formats.Q5_K:
+			return experts > few || columns <= 256
+		}
+		return experts > few || columns <= 128
+	case strings.HasPrefix(a, "gfx11") && experts < few:
+		switch t {
+		case formats.Q2_K, formats.IQ2_XS, formats.IQ2_S, formats.Q6_K:
+			return columns <= 128
+		}
+	}
+	return true
 }
 
 // vulkanPool returns the most that a product on device i needs beside its
