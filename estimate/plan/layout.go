@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"weigh/estimate"
+	"weigh/estimate/speed"
 	"weigh/inspect/model"
 )
 
@@ -28,25 +29,26 @@ func (l *layout) full() bool { return l.cpu == 0 && l.lean == 0 && len(l.counts)
 // A load is what a layer takes of its device, and what of it may stay on the
 // host.
 type load struct {
-	fixed, lean uint64 // bytes: with its cache but without what may leave; what may leave
-	read        uint64 // bytes for a token
+	fixed, lean uint64     // bytes: with its cache but without what may leave; what may leave
+	own, leaves speed.Work // of the same
 	units       []unit
 }
 
 // A unit is a weight, with its bias and scale, that can be placed by itself.
 type unit struct {
 	name  string
-	layer int
 	bytes uint64
-	read  uint64
+	work  speed.Work
 }
 
 // A table is what every layer takes, from uses with everything on a device.
 type table struct {
 	uses   []estimate.Use
-	remote []bool   // by device: reached over a network
-	leaves []string // by use: its base name, "" for what does not leave its layer's device
-	layers []load   // the output layer last
+	remote []bool       // by device: reached over a network
+	leaves []string     // by use: its base name, "" for what does not leave its layer's device
+	layers []load       // the output layer last
+	rates  []speed.Rate // of the host, then of each device
+	gather bool         // on as few devices as hold it, instead of equally full ones
 }
 
 // leaves returns the base name of a tensor that --n-cpu-moe, or for a dense model
@@ -71,8 +73,10 @@ func leaves(m *model.Model, name string) string {
 	return name[:len(name)-len(rest)+len(what)]
 }
 
-// newTable measures every layer on one device.
-func newTable(m *model.Model, o estimate.Options, depth int) (*table, error) {
+// newTable measures every layer on one device. With gather, layers are for as few
+// devices as hold them.
+func newTable(m *model.Model, o estimate.Options, q speed.Query, gather bool) (*table, error) {
+	rates := speed.Rates(m, &o, q.Factors)
 	o.NGPULayers, o.TensorSplit, o.Overrides = nil, nil, nil
 	if len(o.Devices) > 1 {
 		o.TensorSplit = []float32{1}
@@ -81,7 +85,7 @@ func newTable(m *model.Model, o estimate.Options, depth int) (*table, error) {
 	if err != nil {
 		return nil, err
 	}
-	t := &table{uses: uses, leaves: make([]string, len(uses)), layers: make([]load, m.NLayerAll+1)}
+	t := &table{uses: uses, leaves: make([]string, len(uses)), layers: make([]load, m.NLayerAll+1), rates: rates, gather: gather}
 	for i := range o.Devices {
 		t.remote = append(t.remote, o.Devices[i].Remote != "")
 	}
@@ -94,29 +98,26 @@ func newTable(m *model.Model, o estimate.Options, depth int) (*table, error) {
 			continue
 		}
 		l := &t.layers[u.Layer]
-		read := u.Read
-		if u.Tensor < 0 && u.Cells > 0 {
-			read *= uint64(min(u.Cells, max(depth, 1)))
-		}
-		l.read += read
 		if base := t.leaves[i]; base != "" {
 			l.lean += u.Bytes
-			l.add(base, u, read)
+			l.leaves.Add(u, q.Depth)
+			l.add(base, u)
 			continue
 		}
 		l.fixed += u.Bytes
+		l.own.Add(u, q.Depth)
 	}
 	return t, nil
 }
 
-func (l *load) add(name string, u *estimate.Use, read uint64) {
+func (l *load) add(name string, u *estimate.Use) {
 	i := slices.IndexFunc(l.units, func(x unit) bool { return x.name == name })
 	if i < 0 {
 		i = len(l.units)
-		l.units = append(l.units, unit{name: name, layer: u.Layer})
+		l.units = append(l.units, unit{name: name})
 	}
 	l.units[i].bytes += u.Bytes
-	l.units[i].read += read
+	l.units[i].work.Add(u, 0)
 }
 
 // bytes is what layer il takes of its device when those before lean leave their
@@ -126,6 +127,16 @@ func (t *table) bytes(il, lean int) uint64 {
 		return t.layers[il].fixed
 	}
 	return t.layers[il].fixed + t.layers[il].lean
+}
+
+// even reports whether the devices are equally fast.
+func (t *table) even() bool {
+	for i := 2; i < len(t.rates); i++ {
+		if t.rates[i] != t.rates[1] {
+			return false
+		}
+	}
+	return true
 }
 
 // packs reports whether the layers from cpu on fit into the rooms in order.
@@ -171,14 +182,13 @@ func (t *table) leanest(rooms []int64, cpu int) (int, bool) {
 	return hi, true
 }
 
-// spread gives each device its number of layers so that the time to read them is
-// least; between equal devices, so that they are equally full.
-func (t *table) spread(rooms []int64, rates []float64, cpu, lean int) []int {
+// spread gives each device its number of layers so that their time is least; equal
+// devices get equal parts of their rooms, or with gather as few as hold it.
+func (t *table) spread(rooms []int64, cpu, lean int) []int {
 	n, nd := len(t.layers)-cpu, len(rooms)
-	bytes, read := make([]float64, n+1), make([]float64, n+1)
+	bytes, seconds := make([]float64, n+1), make([]float64, n+1)
 	for i := range n {
 		bytes[i+1] = bytes[i] + float64(t.bytes(cpu+i, lean))
-		read[i+1] = read[i] + float64(t.layers[cpu+i].read)
 	}
 	cost := make([]float64, n+1)
 	for i := range cost {
@@ -187,6 +197,18 @@ func (t *table) spread(rooms []int64, rates []float64, cpu, lean int) []int {
 	cost[0] = 0
 	from := make([][]int, nd)
 	for d := range nd {
+		rate := &t.rates[d+1]
+		for i := range n {
+			l := &t.layers[cpu+i]
+			seconds[i+1] = seconds[i] + rate.Seconds(&l.own)
+			if cpu+i >= lean {
+				seconds[i+1] += rate.Seconds(&l.leaves)
+			}
+		}
+		hop, even := 0.0, 1e-5
+		if t.gather {
+			hop, even = rate.Hop, 1e-9
+		}
 		next := make([]float64, n+1)
 		from[d] = make([]int, n+1)
 		for j := range next {
@@ -199,7 +221,7 @@ func (t *table) spread(rooms []int64, rates []float64, cpu, lean int) []int {
 				c := cost[i]
 				if i < j {
 					fill := b / max(float64(rooms[d]), 1)
-					c += (read[j]-read[i])*rates[d+1] + 1e-5*fill*fill
+					c += seconds[j] - seconds[i] + hop + even*fill*fill
 				}
 				if c < next[j] {
 					next[j], from[d][j] = c, i
@@ -233,7 +255,7 @@ func (l *layout) home(il int) int {
 // keep puts what the lean layers leave into the room that is over, from the last
 // of them on: on their own device, or else on the one with the most room, where
 // it shortens a token's time.
-func (t *table) keep(l *layout, rooms []int64, rates []float64) {
+func (t *table) keep(l *layout, rooms []int64) {
 	left := slices.Clone(rooms)
 	for il := l.cpu; il < len(t.layers); il++ {
 		if d := l.home(il); d >= 0 {
@@ -243,12 +265,13 @@ func (t *table) keep(l *layout, rooms []int64, rates []float64) {
 	l.kept, l.allKept = map[string]int{}, l.cpu == 0
 	for il := min(l.lean, len(t.layers)) - 1; il >= l.cpu; il-- {
 		own := l.home(il)
-		for _, u := range t.layers[il].units {
+		for i := range t.layers[il].units {
+			u := &t.layers[il].units[i]
 			at := own
 			if own < 0 || left[own] < int64(u.bytes) {
 				at = slices.Index(left, slices.Max(left))
 			}
-			gain := float64(u.read) * (rates[0] - rates[at+1])
+			gain := t.rates[0].Seconds(&u.work) - t.rates[at+1].Seconds(&u.work)
 			if at != own {
 				gain -= moveSeconds
 			}

@@ -315,13 +315,12 @@ func (s *search) place(o estimate.Options) (*Plan, *layout, error) {
 		p, err := s.plan(o, nil, b)
 		return p, nil, err
 	}
-	t, err := newTable(s.m, o, s.w.Speed.Depth)
+	t, err := s.table(o)
 	if err != nil {
 		return nil, nil, err
 	}
-	rates := speed.Rates(&o, s.w.Speed.Factors)
 	// First everything on devices: what the graph takes is known after a run.
-	first := &layout{counts: t.spread(slices.Repeat([]int64{1 << 60}, len(s.room)), rates, 0, 0)}
+	first := &layout{counts: t.spread(slices.Repeat([]int64{1 << 60}, len(s.room)), 0, 0)}
 	if o.SplitMode == estimate.SplitNone {
 		first.counts = make([]int, len(s.room))
 		first.counts[min(max(o.MainGPU, 0), len(s.room)-1)] = len(t.layers)
@@ -330,7 +329,13 @@ func (s *search) place(o estimate.Options) (*Plan, *layout, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	return s.settle(o, t, rates, taken)
+	return s.settle(o, t, taken)
+}
+
+// table measures the layers. Where the context can still grow, devices are filled
+// equally, for that leaves room on each.
+func (s *search) table(o estimate.Options) (*table, error) {
+	return newTable(s.m, o, s.w.Speed, s.o.NCtx != 0)
 }
 
 // besides returns what each device holds besides weights and caches under a
@@ -395,22 +400,22 @@ const tries = 6
 // settle draws layouts until one fits: first with all layers whole and on devices,
 // then others. Their graph is another one, and llama.cpp splits no batch over
 // several devices for it, which at long contexts takes less than a quarter of the
-// compute buffers; so everything on devices can be among them too.
-func (s *search) settle(o estimate.Options, t *table, rates []float64, taken []int64) (*Plan, *layout, error) {
+// compute buffers; so everything on devices can be among them too, with more on the
+// faster of unequal devices.
+func (s *search) settle(o estimate.Options, t *table, taken []int64) (best *Plan, at *layout, err error) {
 	for _, whole := range []bool{true, false} {
 		if !whole {
-			l := s.draw(&o, t, s.left(taken), rates, false)
+			l := s.draw(&o, t, s.left(taken), false)
 			if l == nil {
 				l = &layout{cpu: len(t.layers), counts: make([]int, len(s.room))}
 			}
-			var err error
 			if taken, err = s.besides(&o, l); err != nil {
 				return nil, nil, err
 			}
 		}
 		var last *layout
 		for try := range tries {
-			l := s.draw(&o, t, s.left(taken), rates, whole)
+			l := s.draw(&o, t, s.left(taken), whole)
 			if l == nil {
 				break
 			}
@@ -420,12 +425,19 @@ func (s *search) settle(o estimate.Options, t *table, rates []float64, taken []i
 				return nil, nil, err
 			}
 			if ok {
-				s.taken = taken
 				p, err := s.plan(ro, l, b)
-				return p, l, err
+				if err != nil || whole && t.even() {
+					s.taken = taken
+					return p, l, err
+				}
+				if best == nil || p.Speed.Decode.Mid > best.Speed.Decode.Mid {
+					s.taken = taken
+					best, at = p, l
+				}
+				break
 			}
 			if over[len(s.room)] > 0 && !slices.ContainsFunc(over[:len(s.room)], func(n int64) bool { return n > 0 }) {
-				return nil, nil, nil // the host has no room, and the devices are full
+				return best, at, nil // the host has no room, and the devices are full
 			}
 			again := last != nil && l.cpu == last.cpu && l.lean == last.lean && slices.Equal(l.counts, last.counts)
 			for i, n := range s.held(b) {
@@ -440,13 +452,13 @@ func (s *search) settle(o estimate.Options, t *table, rates []float64, taken []i
 			last = l
 		}
 	}
-	return nil, nil, nil
+	return best, at, nil
 }
 
 // draw returns the layout that reads fastest among those that fit the rooms by
 // the table: for every number of layers on the host the fewest that must be lean.
 // Either all layers are whole and on devices, or one at least is not by its flags.
-func (s *search) draw(o *estimate.Options, t *table, rooms []int64, rates []float64, whole bool) *layout {
+func (s *search) draw(o *estimate.Options, t *table, rooms []int64, whole bool) *layout {
 	var best *layout
 	var most float64
 	worse := 0
@@ -465,10 +477,10 @@ func (s *search) draw(o *estimate.Options, t *table, rooms []int64, rates []floa
 		case lean == cpu:
 			l.lean = 0
 		}
-		if l.counts = t.spread(rooms, rates, cpu, l.lean); l.counts == nil {
+		if l.counts = t.spread(rooms, cpu, l.lean); l.counts == nil {
 			continue
 		}
-		t.keep(l, rooms, rates)
+		t.keep(l, rooms)
 		sp := speed.Of(s.m, o, t.moved(l, o.NoKVOffload), s.w.Speed)
 		if worse++; best == nil || sp.Decode.Mid > most {
 			best, most, worse = l, sp.Decode.Mid, 0
@@ -483,14 +495,13 @@ func (s *search) draw(o *estimate.Options, t *table, rooms []int64, rates []floa
 // promise returns the speed that a layout by the table alone has, with what the
 // last placement held besides.
 func (s *search) promise(o estimate.Options) float64 {
-	t, err := newTable(s.m, o, s.w.Speed.Depth)
+	t, err := s.table(o)
 	if err != nil {
 		return 0
 	}
-	rates := speed.Rates(&o, s.w.Speed.Factors)
-	l := s.draw(&o, t, s.left(s.taken), rates, true)
+	l := s.draw(&o, t, s.left(s.taken), true)
 	if l == nil {
-		if l = s.draw(&o, t, s.left(s.taken), rates, false); l == nil {
+		if l = s.draw(&o, t, s.left(s.taken), false); l == nil {
 			return 0
 		}
 	}

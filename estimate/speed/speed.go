@@ -75,15 +75,13 @@ type place struct {
 	flops    float64 // peak matrix rate
 	link     float64 // bytes per second from the host
 	remote   bool
-	assumed  string     // what was taken for its bandwidth, where that is not known
-	reads    [3]uint64  // bytes for a token: weights, experts, caches
-	unpacked [2]float64 // weights that the first two of reads hold
-	ops      float64    // multiplications for a token, caches apart
-	cacheOps float64    // of attention, at the depth
-	resident uint64     // weights, all experts
-	layers   int        // that run here
-	launches int        // operators of them for a token
-	partial  int        // layers that run elsewhere with weights from here
+	assumed  string  // what was taken for its bandwidth, where that is not known
+	work     Work    // for a token
+	ops      float64 // multiplications for a token, caches apart
+	cacheOps float64 // of attention, at the depth
+	resident uint64  // weights, all experts
+	layers   int     // that run here
+	partial  int     // layers that run elsewhere with weights or caches from here
 }
 
 // Of is [Estimate] for uses that are already known. Of a model that generates
@@ -159,44 +157,114 @@ func (s *Speed) places(o *estimate.Options, f *Factors) []place {
 	return p
 }
 
+// What is read, as index into a Work's bytes.
 const (
 	readWeights = iota
 	readExperts
 	readCaches
 )
 
+// Work is what a token asks of a device.
+type Work struct {
+	bytes     [3]uint64  // read
+	unpacked  [2]float64 // weights among the first two
+	operators int
+}
+
+// Add adds a use, at a depth.
+func (w *Work) Add(u *estimate.Use, depth int) {
+	w.operators += u.Operators
+	if u.Tensor < 0 {
+		n := u.Read
+		if u.Cells > 0 {
+			n *= uint64(min(max(depth, 1), u.Cells))
+		}
+		w.bytes[readCaches] += n
+		return
+	}
+	kind := readWeights
+	if u.Experts {
+		kind = readExperts
+	}
+	w.bytes[kind] += u.Read
+	w.unpacked[kind] += float64(u.Ops)
+}
+
+// read returns the seconds that reading and unpacking one kind of w take.
+func (f *Factor) read(w *Work, kind int, bps float64) float64 {
+	part := [...]float64{f.Weights, f.Experts, f.Cache}[kind]
+	n := float64(w.bytes[kind])
+	if kind < len(w.unpacked) {
+		n += f.Unpack * w.unpacked[kind]
+	}
+	return n / (part * bps)
+}
+
+// A Rate says how fast a device is.
+type Rate struct {
+	f   Factor
+	bps float64
+	Hop float64 // seconds to hand it a token's hidden state
+}
+
+// Seconds is the time that the device takes for w.
+func (r *Rate) Seconds(w *Work) float64 {
+	t := float64(w.operators) * r.f.Operator
+	for kind := range w.bytes {
+		t += r.f.read(w, kind, r.bps)
+	}
+	return t
+}
+
+// Rates returns the rates of the host first, then of each device.
+func Rates(m *model.Model, o *estimate.Options, f *Factors) []Rate {
+	if f == nil {
+		f = Fitted()
+	}
+	places := (&Speed{}).places(o, f)
+	r := make([]Rate, len(places))
+	for i := range places {
+		p := &places[i]
+		r[i] = Rate{f: *p.factor, bps: p.bps, Hop: p.hop(m)}
+	}
+	return r
+}
+
+// hop is the time to hand a token's hidden state to the place.
+func (p *place) hop(m *model.Model) float64 {
+	each, link := switchSeconds, p.link
+	if p.remote {
+		each = remoteSeconds
+	}
+	if link == 0 {
+		link = assumedLink
+	}
+	return each + float64(4*m.NEmbd)/link
+}
+
 // tally sums what is read from each place.
 func (s *Speed) tally(places []place, uses []estimate.Use, layers int) {
-	counted, partial := make([]bool, layers+1), make([]bool, layers+1)
+	counted, partial := make([]bool, layers+1), make([]bool, len(places)*(layers+1))
 	for i := range uses {
 		u := &uses[i]
 		p := &places[u.Device+1]
-		if u.Operators > 0 {
-			places[u.Home+1].launches += u.Operators
+		p.work.Add(u, s.Depth)
+		switch {
+		case u.Operators > 0:
 			continue
-		}
-		if u.Tensor < 0 {
-			depth := uint64(1)
-			if u.Cells > 0 {
-				depth = uint64(min(s.Depth, u.Cells))
-				p.cacheOps += float64(u.Ops) * float64(depth)
+		case u.Tensor < 0:
+			if u.Cells == 0 {
+				continue
 			}
-			p.reads[readCaches] += u.Read * depth
+			p.cacheOps += float64(u.Ops) * float64(min(s.Depth, u.Cells))
+		case u.Ops == 0:
 			continue
-		}
-		kind := readWeights
-		if u.Experts {
-			kind = readExperts
-		}
-		p.reads[kind] += u.Read
-		p.unpacked[kind] += float64(u.Ops)
-		if u.Ops == 0 {
-			continue
-		}
-		p.ops += float64(u.Ops)
-		p.resident += u.Bytes
-		if u.Bytes == 0 { // shared with another use
-			p.resident += u.Read
+		default:
+			p.ops += float64(u.Ops)
+			p.resident += u.Bytes
+			if u.Bytes == 0 { // shared with another use
+				p.resident += u.Read
+			}
 		}
 		if u.Layer < 0 || u.Layer > layers {
 			continue
@@ -205,8 +273,8 @@ func (s *Speed) tally(places []place, uses []estimate.Use, layers int) {
 			counted[u.Layer] = true
 			places[u.Home+1].layers++
 		}
-		if u.Device != u.Home && !partial[u.Layer] {
-			partial[u.Layer] = true
+		if at := (u.Device+1)*(layers+1) + u.Layer; u.Device != u.Home && !partial[at] {
+			partial[at] = true
 			p.partial++
 		}
 	}
@@ -224,31 +292,22 @@ func (s *Speed) decode(places []place, m *model.Model) {
 	for i := range places {
 		p := &places[i]
 		f := p.factor
-		for kind, n := range p.reads {
-			part := [...]float64{f.Weights, f.Experts, f.Cache}[kind]
+		for kind, n := range p.work.bytes {
 			what := [...]string{"weights", "experts", "cache"}[kind]
-			seconds := float64(n) / (part * p.bps)
-			if kind < len(p.unpacked) {
-				seconds += f.Unpack * p.unpacked[kind] / (part * p.bps)
-			}
+			seconds := f.read(&p.work, kind, p.bps)
 			add(p.name+" "+what, n, seconds, "at %.0f%% of %.0f GB/s", 100*float64(n)/max(seconds*p.bps, 1), p.bps/1e9)
 			bound += float64(n) / p.bps
 		}
 		if i == 0 { // a processor can be slower than its memory
-			read := float64(p.reads[readWeights])/(f.Weights*p.bps) + float64(p.reads[readExperts])/(f.Experts*p.bps)
+			read := f.read(&p.work, readWeights, p.bps) + f.read(&p.work, readExperts, p.bps)
 			add("host products", 0, max(2*p.ops/(p.flops*f.Compute)-read, 0), "%d million operations take longer than the reading", int(2*p.ops/1e6))
 			add("host attention", 0, 2*p.cacheOps/(p.flops*f.Compute), "%d million operations", int(2*p.cacheOps/1e6))
 		}
-		add(p.name+" operators", 0, float64(p.launches)*f.Operator, "%d operators, %.1f µs each whatever their size", p.launches, f.Operator*1e6)
-		each, row := switchSeconds, float64(4*m.NEmbd)
-		if p.remote {
-			each = remoteSeconds
-		}
-		switch {
-		case i == 0:
-			add("to the host and back", 0, 2*float64(p.partial)*(each+row/assumedLink), "%d layers are partly there", p.partial)
-		case p.layers > 0:
-			add("to "+p.name, 0, each+row/p.link, "one hidden state")
+		n := p.work.operators
+		add(p.name+" operators", 0, float64(n)*f.Operator, "%d operators, %.1f µs each whatever their size", n, f.Operator*1e6)
+		add("to "+p.name+" and back", 0, 2*float64(p.partial)*p.hop(m), "%d layers are partly there", p.partial)
+		if i > 0 && p.layers > 0 {
+			add("to "+p.name, 0, p.hop(m), "one hidden state")
 		}
 	}
 	spread := s.spread(places)
@@ -315,7 +374,7 @@ func (s *Speed) prefill(places []place, o *estimate.Options) {
 		compute := ops / (at.flops * at.factor.Compute)
 		compute += 2 * p.cacheOps / float64(max(s.Depth, 1)) * tokens * tokens / 2 / (p.flops * p.factor.Compute)
 		read := float64(p.resident) / (at.factor.Weights * at.bps) * float64(batches)
-		own := max(compute, read) + stream + float64(p.launches*batches)*p.factor.Operator
+		own := max(compute, read) + stream + float64(p.work.operators*batches)*p.factor.Operator
 		total += own
 		slowest = max(slowest, own)
 		bound += ops / at.flops
@@ -328,18 +387,4 @@ func (s *Speed) prefill(places []place, o *estimate.Options) {
 	}
 	s.Prefill = rates(total/tokens, bound/tokens/float64(max(len(o.Devices), 1)), max(s.spread(places), 1.5))
 	s.FirstToken = tokens / s.Prefill.Mid
-}
-
-// Rates returns the seconds that reading one byte of weights takes: of the host
-// first, then of each device.
-func Rates(o *estimate.Options, f *Factors) []float64 {
-	if f == nil {
-		f = Fitted()
-	}
-	places := (&Speed{}).places(o, f)
-	r := make([]float64, len(places))
-	for i := range places {
-		r[i] = 1 / (places[i].factor.Weights * places[i].bps)
-	}
-	return r
 }
