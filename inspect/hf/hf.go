@@ -476,7 +476,7 @@ func isTied(m *Model) bool {
 	case len(m.Weights) > 0:
 		return !head
 	}
-	return classDefaults().Object(m.Type).Bool("tie_word_embeddings")
+	return complete(m.Config.Text(), m.Config).Bool("tie_word_embeddings")
 }
 
 // quantOf sums up the packed weights.
@@ -559,10 +559,64 @@ func (f *folder) convert(m *Model) {
 		}
 		return
 	}
-	for _, typ := range []string{m.Type, f.config.TextConfig().String("model_type")} {
-		h = classDefaults().Object(typ).Merge(h)
+	m.convertAs(class, complete(h, f.config), f)
+}
+
+// complete adds the values that the classes of config give to keys that its
+// hyper-parameters h leave out: the text model's class, then the outer one's.
+func complete(h, config hfconfig.Object) hfconfig.Object {
+	outer, text := config.String("model_type"), config.TextConfig()
+	types := []string{outer}
+	if text != nil {
+		types = []string{cmp.Or(text.String("model_type"), textTypes[outer]), outer}
 	}
-	m.convertAs(class, h, f)
+	h = h.Merge(nil)
+	for _, typ := range types {
+		for key, v := range classDefaults().Object(typ) {
+			if !hasAny(h, spellings(key)) {
+				h[key] = v
+			}
+		}
+	}
+	return h
+}
+
+// textTypes are the text models that outer classes take when their text_config
+// has no model_type.
+//
+// Source: transformers src/transformers/models/*/configuration_*.py, sub_configs.
+var textTypes = map[string]string{
+	"aya_vision": "cohere2", "gemma3": "gemma3_text", "gemma3n": "gemma3n_text", "gemma4": "gemma4_text", "glm4v": "glm4v_text", "glm4v_moe": "glm4v_moe_text",
+	"idefics3": "llama", "internvl": "qwen2", "lfm2_vl": "lfm2", "llama4": "llama4_text", "llava": "llama", "llava_next": "llama", "llava_onevision": "qwen2",
+	"mistral3": "mistral", "qwen2_5_vl": "qwen2_5_vl_text", "qwen2_audio": "qwen2", "qwen2_vl": "qwen2_vl_text", "qwen3_5": "qwen3_5_text", "qwen3_5_moe": "qwen3_5_moe_text",
+	"qwen3_vl": "qwen3_vl_text", "qwen3_vl_moe": "qwen3_vl_moe_text", "smolvlm": "llama", "voxtral": "llama",
+}
+
+// keySpellings are names that classes take for one another (attribute_map).
+var keySpellings = [][]string{
+	{"hidden_size", "n_embd", "n_embed", "d_model", "dim"},
+	{"num_hidden_layers", "n_layer", "n_layers", "num_layers"},
+	{"num_attention_heads", "n_head", "n_heads", "num_heads"},
+	{"num_key_value_heads", "n_kv_heads", "n_head_kv", "num_kv_heads"},
+	{"max_position_embeddings", "n_positions", "n_ctx", "max_seq_len", "max_sequence_length"},
+	{"intermediate_size", "n_inner", "hidden_dim", "d_ff", "ffn_dim"},
+	{"num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts"},
+	{"num_experts_per_tok", "num_experts_per_token", "moe_k"},
+}
+
+// spellings returns the names of a key, itself included.
+func spellings(key string) []string {
+	for _, names := range keySpellings {
+		if slices.Contains(names, key) {
+			return names
+		}
+	}
+	return []string{key}
+}
+
+// hasAny reports whether one of the keys is present; null is a value.
+func hasAny(o hfconfig.Object, keys []string) bool {
+	return slices.ContainsFunc(keys, func(k string) bool { _, ok := o[k]; return ok })
 }
 
 // classOf returns the class that the converter goes by: that of the text model,

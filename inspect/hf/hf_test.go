@@ -516,6 +516,22 @@ func TestMissingKeysMeanTheClassesDefaults(t *testing.T) {
 			`{"d_model":2560,"n_layer":64,"vocab_size":50277,"ssm_cfg":{}}`,
 			map[string]int64{"block_count": 64, "embedding_length": 2560, "ssm.inner_size": 5120, "ssm.time_step_rank": 160},
 		},
+		"BLOOM under its older names": {
+			`{"architectures":["BloomForCausalLM"],"model_type":"bloom","n_embed":4096,"num_attention_heads":32,"n_layer":30,"seq_length":2048}`,
+			map[string]int64{"block_count": 30, "embedding_length": 4096, "attention.head_count": 32, "feed_forward_length": 16384},
+		},
+		"the text model's class before the outer one": {
+			`{"architectures":["Mistral3ForConditionalGeneration"],"model_type":"mistral3","text_config":{"model_type":"ministral3","hidden_size":5120,"num_hidden_layers":40}}`,
+			map[string]int64{"block_count": 40, "attention.head_count_kv": 8, "attention.key_length": 128, "context_length": 262144},
+		},
+		"a text model that is the outer class's own": {
+			`{"architectures":["Qwen3_5ForConditionalGeneration"],"model_type":"qwen3_5","text_config":{"hidden_size":2560,"intermediate_size":9216}}`,
+			map[string]int64{"block_count": 32, "attention.head_count": 16, "attention.head_count_kv": 4, "attention.key_length": 256, "ssm.inner_size": 4096, "full_attention_interval": 4},
+		},
+		"Gemma 4 without layer_types": {
+			`{"architectures":["Gemma4ForConditionalGeneration"],"model_type":"gemma4","text_config":{"model_type":"gemma4_text","num_hidden_layers":35}}`,
+			map[string]int64{"block_count": 35, "attention.key_length": 512, "attention.key_length_swa": 256, "attention.sliding_window": 512},
+		},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -533,6 +549,31 @@ func TestMissingKeysMeanTheClassesDefaults(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+func TestLayersOfGemma4WithoutTheirTypes(t *testing.T) {
+	m := openConfig(t, hfconfig.Object{"architectures": []any{"Gemma4ForCausalLM"}, "model_type": "gemma4_text", "num_hidden_layers": int64(8)}, nil, 0)
+	got, _ := m.Source.Meta.Lookup("gemma4.attention.sliding_window_pattern")
+	if want := []bool{true, true, true, true, true, false, true, false}; !reflect.DeepEqual(got, want) {
+		t.Errorf("sliding layers %v, want %v", got, want)
+	}
+}
+
+func TestVocabularyOfMambaIsRoundedUp(t *testing.T) {
+	for want, config := range map[int64]string{
+		50280: `{"d_model":64,"n_layer":1,"vocab_size":50277,"ssm_cfg":{}}`,
+		50288: `{"d_model":64,"n_layer":1,"vocab_size":50277,"ssm_cfg":{"layer":"Mamba2"}}`,
+		50304: `{"d_model":64,"n_layer":1,"vocab_size":50277,"ssm_cfg":{},"pad_vocab_size_multiple":64}`,
+	} {
+		o, err := hfconfig.Parse([]byte(config), "config.json")
+		if err != nil {
+			t.Fatal(err)
+		}
+		n, _ := openConfig(t, o, nil, 0).Source.Meta.Lookup("tokenizer.ggml.tokens")
+		if n != model.Len(want) {
+			t.Errorf("%s: %v tokens, want %d", config, n, want)
+		}
 	}
 }
 

@@ -56,10 +56,10 @@ var gemmaRows = []row{
 	},
 	{
 		hf: []string{"Gemma4ForConditionalGeneration", "Gemma4ForCausalLM", "Gemma4UnifiedForConditionalGeneration"}, arch: "gemma4",
-		params: gemma4, filter: gemma4Filter, modify: gemma4Tensor, extra: gemma4Rope,
+		prepare: gemma4Layers, params: gemma4, filter: gemma4Filter, modify: gemma4Tensor, extra: gemma4Rope,
 	},
 	{
-		hf: []string{"Gemma4AssistantForCausalLM", "Gemma4UnifiedAssistantForCausalLM"}, arch: "gemma4-assistant",
+		hf: []string{"Gemma4AssistantForCausalLM", "Gemma4UnifiedAssistantForCausalLM"}, arch: "gemma4-assistant", prepare: gemma4Layers,
 		params: all(gemma4, keys("embedding_length_out=backbone_hidden_size"), func(c *converter) { c.put("nextn_predict_layers", c.blocks) }),
 		filter: chain(without("masked_embedding"), gemma4Filter), modify: gemma4Tensor, extra: gemma4Rope,
 	},
@@ -113,6 +113,24 @@ func ofFullLayers(c *converter, global, perLayer string) (int64, bool) {
 		}
 	}
 	return 0, false
+}
+
+// gemma4Layers fills layer_types in as the class does: every sixth layer has
+// full attention, and the last.
+//
+// Source: transformers src/transformers/models/gemma4/configuration_gemma4.py.
+func gemma4Layers(c *converter) {
+	if c.h.Has("layer_types") {
+		return
+	}
+	types := make([]any, c.blocks)
+	for i := range types {
+		types[i] = "sliding_attention"
+		if i%6 == 5 || i == len(types)-1 {
+			types[i] = "full_attention"
+		}
+	}
+	c.h["layer_types"] = types
 }
 
 func gemma4(c *converter) {

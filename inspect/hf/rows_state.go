@@ -19,10 +19,10 @@ var stateRows = []row{
 			c.put("ssm.time_step_rank", c.orDefault((d+15)/16, "time_step_rank", "dt_rank"))
 			c.put("ssm.dt_b_c_rms", c.h.String("model_type") == "falcon_mamba")
 		},
-		filter: noTiedHead, modify: squeezeConv,
+		prepare: padVocabulary(8), filter: noTiedHead, modify: squeezeConv,
 	},
 	{
-		hf: []string{"Mamba2ForCausalLM"}, arch: "mamba2", own: true, prepare: mamba2Prepare,
+		hf: []string{"Mamba2ForCausalLM"}, arch: "mamba2", own: true, prepare: all(padVocabulary(16), mamba2Prepare),
 		params: mamba2Params, filter: mamba2Filter, modify: mamba2Tensor,
 	},
 	{
@@ -507,6 +507,19 @@ func (c *converter) mambaKeys(d, inner, state int64) {
 	c.put("ssm.inner_size", inner)
 	c.put("ssm.state_size", state)
 	c.put("attention.layer_norm_rms_epsilon", c.realOr(1e-5, "layer_norm_epsilon", "rms_norm_eps"))
+}
+
+// padVocabulary returns a function that rounds the vocabulary up as the
+// converter does, to a multiple of def unless the configuration says another.
+//
+// Source: conversion/mamba.py@v0.5.0, MambaModel.set_vocab.
+func padVocabulary(def int64) func(c *converter) {
+	return func(c *converter) {
+		n, of := c.int("vocab_size"), c.intOr(def, "pad_vocab_size_multiple")
+		if n > 0 && of > 0 && n < 1<<40 && of < 1<<40 {
+			c.h["vocab_size"] = (n + of - 1) / of * of
+		}
+	}
 }
 
 // mamba2Prepare finds the widths that shape Mamba 2's tensors.
