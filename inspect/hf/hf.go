@@ -418,6 +418,11 @@ func (f *folder) model(path string) (*Model, error) {
 	if slices.ContainsFunc(m.Weights, func(w Weight) bool { return w.Guess }) {
 		m.Notes = append(m.Notes, "the packing of some weights does not tell their shape; parameters are what the bytes can hold")
 	}
+	if q != nil && m.Quant.Weights == 0 && slices.ContainsFunc(m.Weights, func(w Weight) bool {
+		return len(w.Shape) >= 2 && slices.Contains([]formats.DType{formats.I16, formats.I32, formats.I64, formats.U8, formats.U16, formats.U32}, w.Type)
+	}) {
+		m.Notes = append(m.Notes, fmt.Sprintf("the packing of the method %.40q is not known: parameters count what is stored", q.Method))
+	}
 	if len(f.leftOut) > 0 {
 		m.Notes = append(m.Notes, fmt.Sprintf("%d safetensors files are not part of the model, among them %s", len(f.leftOut), f.leftOut[0]))
 	}

@@ -1,6 +1,7 @@
 package hf
 
 import (
+	"cmp"
 	"encoding/binary"
 	"fmt"
 	"math"
@@ -116,7 +117,7 @@ func (u *unpacker) weight(values *stored, name, packed string, shape []uint64, b
 // scales are the endings of the tensors that scale plain or FP8 values.
 var scaleEnds = []string{
 	".weight_scale", ".weight_scale_inv", ".weight_scale_2", ".weight_global_scale", ".input_scale", ".input_global_scale", ".activation_scale",
-	".qscale_weight", ".qscale_act", ".scale_weight", ".scale_input", ".weight_zero_point", ".input_zero_point", ".weight_g_idx", ".weight_shape", ".scale", ".comfy_quant",
+	".weight_scales", ".weight_offset", ".qscale_weight", ".qscale_act", ".input_scale_ub", ".pre_quant_scale", ".scale_weight", ".scale_input", ".weight_zero_point", ".input_zero_point", ".weight_g_idx", ".weight_shape", ".scale", ".comfy_quant",
 	"_scale_inv", "_scale",
 }
 
@@ -146,6 +147,29 @@ func (u *unpacker) group(t *stored) (Weight, bool) {
 	if base, ok := strings.CutSuffix(t.name, ".W_q"); ok {
 		return u.hqq(t, base)
 	}
+	if base, ok := strings.CutSuffix(t.name, ".codes"); ok && u.byName[base+".codebooks"] != nil {
+		// [outputs/a, inputs/b, books] codes for a×b weights, from books of
+		// [books, entries, a, b].
+		c := u.byName[base+".codebooks"]
+		return u.weight(t, base+".weight", "aqlm", []uint64{t.dim(0) * c.dim(2), t.dim(1) * c.dim(3)}, base, ".codebooks", ".scales")
+	}
+	if base, ok := strings.CutSuffix(t.name, ".indices"); ok && u.byName[base+".centroids.weight"] != nil {
+		return u.vptq(t, base)
+	}
+	if base, ok := strings.CutSuffix(t.name, ".weight.compressed"); ok && u.byName[base+".weight.bitmask"] != nil {
+		// A bit for every weight says which are stored, the others being zero.
+		m := u.byName[base+".weight.bitmask"]
+		return u.weight(t, base+".weight", "sparse-bitmask", []uint64{m.dim(0), 8 * m.dim(1)}, base, ".weight.bitmask", ".weight.shape", ".weight.row_offsets", ".weight_scale", ".weight_zero_point", ".input_scale")
+	}
+	for _, end := range []string{".weight._data", ".weight._data._data"} {
+		if base, ok := strings.CutSuffix(t.name, end); ok {
+			return u.quanto(t, base)
+		}
+	}
+	if base, ok := strings.CutSuffix(t.name, ".B"); ok && t.typ == formats.I32 && u.byName[base+".s"] != nil {
+		// Marlin's tiles of 16 inputs, 8 weights of 4 bits in each I32.
+		return u.weight(t, base+".weight", "marlin", []uint64{t.dim(1) / 2, 16 * t.dim(0)}, base, ".s", ".workspace")
+	}
 	base, ok := strings.CutSuffix(t.name, ".weight")
 	if !ok {
 		return u.bare(t)
@@ -162,38 +186,56 @@ func (u *unpacker) group(t *stored) (Weight, bool) {
 }
 
 // gptq reads GPTQ's and AWQ's layout: several weights in each I32, down the
-// input in GPTQ and along the output in AWQ.
+// input in GPTQ and along the output in AWQ. The scales have a column for every
+// output, and the zero points are packed along it as the weights of a module
+// are, whatever the configuration says of the others.
 func (u *unpacker) gptq(t *stored, base string) (Weight, bool) {
-	scales, idx := u.byName[base+".scales"], u.byName[base+".g_idx"]
-	bits := uint64(max(u.q.Bits, 0))
-	per := func(def uint64) uint64 { // weights per I32
-		if bits == 0 {
-			bits = def
-		}
-		return bits
-	}
+	scales, zeros, idx := u.byName[base+".scales"], u.byName[base+".qzeros"], u.byName[base+".g_idx"]
 	parts := []string{".qzeros", ".scales", ".g_idx", ".workspace"}
 	name := base + ".weight"
-	switch {
-	case idx != nil || u.q.Method == "gptq" || strings.HasSuffix(u.q.Format, "gptq"):
-		in := uint64(0)
-		if idx != nil {
-			in = params(idx.shape)
-		} else {
-			in = t.dim(0) * 32 / per(4)
-		}
-		return u.weight(t, name, "gptq", []uint64{t.dim(1), in}, base, parts...)
-	case strings.HasPrefix(u.q.Raw.String("version"), "gemv"):
-		return u.weight(t, name, "awq", []uint64{t.dim(0), t.dim(1) * 32 / per(4)}, base, parts...)
-	case scales != nil:
-		return u.weight(t, name, "awq", []uint64{scales.dim(-1), t.dim(0)}, base, parts...)
+	if t.typ == formats.U8 || t.typ == formats.I8 {
+		return u.pairs(t, base)
 	}
-	return u.weight(t, name, "awq", []uint64{t.dim(1) * 32 / per(4), t.dim(0)}, base, parts...)
+	bits := uint64(max(u.q.Bits, 0))
+	if scales != nil && zeros != nil && scales.dim(-1) > 0 && zeros.typ == t.typ {
+		if b := 32 * zeros.dim(-1) / scales.dim(-1); b >= 1 && b <= 8 {
+			bits = b
+		}
+	}
+	bits = cmp.Or(bits, 4)
+	switch {
+	case strings.HasPrefix(u.q.Raw.String("version"), "gemv"):
+		return u.weight(t, name, "awq", []uint64{t.dim(0), t.dim(1) * 32 / cmp.Or(uint64(max(u.q.Bits, 0)), 4)}, base, parts...)
+	case idx != nil:
+		return u.weight(t, name, "gptq", []uint64{t.dim(1), params(idx.shape)}, base, parts...)
+	case scales != nil && scales.dim(-1) != t.dim(1):
+		return u.weight(t, name, "awq", []uint64{scales.dim(-1), t.dim(0)}, base, parts...)
+	case scales != nil || u.q.Method == "gptq" || strings.HasSuffix(u.q.Format, "gptq"):
+		return u.weight(t, name, "gptq", []uint64{t.dim(1), t.dim(0) * 32 / bits}, base, parts...)
+	}
+	return u.weight(t, name, "awq", []uint64{t.dim(1) * 32 / bits, t.dim(0)}, base, parts...)
+}
+
+// pairs reads FP-Quant's and SVDQuant's layout: two weights of 4 bits in each
+// byte.
+func (u *unpacker) pairs(t *stored, base string) (Weight, bool) {
+	n := len(t.shape)
+	if n == 0 {
+		return Weight{}, false
+	}
+	packed := "int4"
+	if s := u.byName[base+".scales"]; s != nil && s.typ == formats.F8_E4M3 {
+		packed = "nvfp4"
+	} else if s != nil && (s.typ == formats.U8 || s.typ == formats.F8_E8M0) {
+		packed = "mxfp4"
+	}
+	return u.weight(t, base+".weight", packed, append(slices.Clone(t.shape[:n-1]), 2*t.dim(-1)), base,
+		".scales", ".wscales", ".wzeros", ".wcscales", ".wtscale", ".weight_global_scale", ".act_global_scale", ".smooth", ".smooth_orig", ".smooth_factor", ".smooth_factor_orig", ".forward_hadamard_matrix", ".backward_hadamard_matrix")
 }
 
 // compressed reads compressed-tensors' packed layouts.
 func (u *unpacker) compressed(t *stored, base string) (Weight, bool) {
-	ends := []string{".weight_scale", ".weight_global_scale", ".weight_shape", ".weight_zero_point", ".weight_g_idx", ".input_global_scale", ".input_scale"}
+	ends := []string{".weight_scale", ".weight_global_scale", ".weight_shape", ".weight_zero_point", ".weight_g_idx", ".input_global_scale", ".input_scale", ".scale_packed", ".meta"}
 	n := len(t.shape)
 	if n == 0 {
 		return Weight{}, false
@@ -212,11 +254,18 @@ func (u *unpacker) compressed(t *stored, base string) (Weight, bool) {
 		shape = integers(s)
 	}
 	bits := uint64(max(u.q.Bits, 1))
-	if u.q.Bits == 0 {
+	// What the values can hold bounds what the shape may say.
+	held := t.bytes * 8 / bits
+	if u.q.Bits == 0 { // modules differ
 		bits = 4
 	}
-	// What the values can hold bounds what the shape may say.
-	if held := t.bytes * 8 / bits; len(shape) == 0 || params(shape) == 0 || params(shape) > held {
+	if u.byName[base+".meta"] != nil { // every second weight is zero and not stored
+		held *= 2
+		if s := u.byName[base+".scale_packed"]; s != nil && s.dim(-1) > 0 && len(shape) == 0 {
+			shape = []uint64{s.dim(-1), t.bytes * 8 / bits * 2 / s.dim(-1)}
+		}
+	}
+	if len(shape) == 0 || params(shape) == 0 || params(shape) > held {
 		in := t.dim(-1) * 32 / bits
 		if scale != nil && u.q.Group > 0 && scale.dim(-1)*uint64(u.q.Group) <= in {
 			in = scale.dim(-1) * uint64(u.q.Group)
@@ -309,6 +358,37 @@ func (u *unpacker) torchao(t *stored, base string) (Weight, bool) {
 	return w, ok
 }
 
+// vptq reads VPTQ's indices into books of vectors, whose matrices the
+// configuration measures.
+func (u *unpacker) vptq(t *stored, base string) (Weight, bool) {
+	o := u.q.Raw.Object("config_for_layers").Object(base)
+	in, _ := o.Int("in_features")
+	out, _ := o.Int("out_features")
+	shape, guess := []uint64{uint64(max(out, 0)), uint64(max(in, 0))}, false
+	if n := params(shape); n == 0 || n > t.bytes*64 { // a vector of 16 in two bits is as far as it goes
+		shape, guess = slices.Clone(t.shape), true
+	}
+	w, ok := u.weight(t, base+".weight", "vptq", shape, base, ".centroids.weight", ".res_centroids.weight", ".outlier_centroids.weight", ".outlier_indices", ".perm", ".weight_scale", ".weight_bias")
+	w.Guess = guess
+	return w, ok
+}
+
+// quanto reads optimum-quanto's flattened tensors: bytes as they are, 4 bits two
+// to a byte, 2 bits four.
+func (u *unpacker) quanto(t *stored, base string) (Weight, bool) {
+	shape, guess := slices.Clone(t.shape), false
+	if n := len(shape); n > 0 && t.typ == formats.U8 {
+		each := uint64(2)
+		if u.q.Raw.String("weights") == "int2" || u.q.Raw.String("weights") == "qint2" {
+			each = 4
+		}
+		shape[n-1], guess = each*shape[n-1], true
+	}
+	w, ok := u.weight(t, base+".weight", "quanto", shape, base, ".weight._scale", ".weight._shift", ".input_scale", ".output_scale")
+	w.Guess = guess
+	return w, ok
+}
+
 // hqq reads HQQ's layout.
 func (u *unpacker) hqq(t *stored, base string) (Weight, bool) {
 	bits := uint64(max(u.q.Bits, 0))
@@ -350,6 +430,20 @@ func (u *unpacker) scaled(t *stored, base string) (Weight, bool) {
 	case n >= 2 && t.typ == formats.U8 && scale != nil && u.q.Method == "bitnet":
 		return u.weight(t, t.name, "bitnet", append([]uint64{4 * t.dim(0)}, t.shape[1:]...), base, scaleEnds...)
 	}
+	if n == 2 && t.typ == formats.U8 && scale != nil && scale.dim(0) == 2*t.dim(0) {
+		return u.weight(t, t.name, "int4", []uint64{2 * t.dim(0), t.dim(1)}, base, scaleEnds...) // ModelOpt's INT4_AWQ
+	}
+	if n == 2 && (t.typ == formats.I32 || t.typ == formats.U32) && scale != nil {
+		// Quark's integers; which way they are packed the scales tell.
+		bits := cmp.Or(uint64(max(u.q.Bits, 0)), 4)
+		shape, guess := []uint64{t.dim(0), t.dim(1) * 32 / bits}, true
+		if out := t.dim(1) * 32 / bits; scale.dim(-1) == out || scale.dim(0) == out {
+			shape, guess = []uint64{out, t.dim(0)}, false
+		}
+		w, ok := u.weight(t, t.name, "int"+strconv.FormatUint(bits, 10), shape, base, scaleEnds...)
+		w.Guess = guess
+		return w, ok
+	}
 	if !isQuantized(t.typ) {
 		return Weight{}, false
 	}
@@ -368,8 +462,25 @@ func (u *unpacker) scaled(t *stored, base string) (Weight, bool) {
 	return u.weight(t, t.name, packed, t.shape, base, scaleEnds...)
 }
 
-// bare reads FP8 parameters whose name has no ".weight", such as fused experts.
+// bare reads FP8 and FP4 parameters whose name has no ".weight", such as fused
+// experts.
 func (u *unpacker) bare(t *stored) (Weight, bool) {
+	for _, end := range []string{"_scale", "_weight_scale"} {
+		s, n := u.byName[t.name+end], len(t.shape)
+		if s == nil || t.typ != formats.U8 || n < 2 {
+			continue
+		}
+		packed := ""
+		switch s.typ {
+		case formats.F8_E4M3:
+			packed = "nvfp4"
+		case formats.U8, formats.F8_E8M0:
+			packed = "mxfp4"
+		}
+		if packed != "" {
+			return u.weight(t, t.name, packed, append(slices.Clone(t.shape[:n-1]), 2*t.dim(-1)), t.name, end, end+"_2", "_input_scale", "_input_global_scale", "_weight_global_scale")
+		}
+	}
 	if !isQuantized(t.typ) || u.byName[t.name+"_scale_inv"] == nil && u.byName[t.name+"_scale"] == nil {
 		return Weight{}, false
 	}
@@ -387,7 +498,7 @@ func isAuxiliary(t *stored) bool {
 	if isBuffer(t.name) {
 		return true
 	}
-	for _, end := range []string{".k_scale", ".v_scale", ".q_scale", ".prob_scale", ".input_scale", ".output_scale", ".weight_scale", ".weight_scale_2", ".activation_scale", ".qscale_act", "scaled_fp8"} {
+	for _, end := range []string{".k_scale", ".v_scale", ".kv_scale", ".q_scale", ".prob_scale", ".input_scale", ".output_scale", ".weight_scale", ".weight_scale_2", ".activation_scale", ".qscale_act", ".input_scale_ub", "scaled_fp8"} {
 		if strings.HasSuffix(t.name, end) {
 			return true
 		}
@@ -426,7 +537,7 @@ func refusal(class string, q *hfconfig.Quantization, weights []Weight) string {
 	for i := range weights {
 		packed[weights[i].Packed] = true
 	}
-	for _, p := range []string{"awq", "nf4", "fp4", "int8", "exl2", "exl3", "mlx", "torchao", "hqq"} {
+	for _, p := range []string{"awq", "nf4", "fp4", "int8", "exl2", "exl3", "mlx", "torchao", "hqq", "int4", "aqlm", "vptq", "quanto", "marlin"} {
 		if packed[p] {
 			return "llama.cpp's converter does not read " + p + " weights"
 		}

@@ -171,6 +171,68 @@ func TestPackingsDecode(t *testing.T) {
 				with(typed("m.shape", formats.I32, 2), le32(outs, ins)), with(typed("m.nbits", formats.I32, 1), le32(4)),
 			}, matrix, "hqq", 4.5 + 96.0/matrix, "hqq",
 		},
+		"AutoRound in GPTQ's layout, a module of its own bits": {
+			`{"quant_method":"auto-round","bits":4,"group_size":128,"packing_format":"auto_round:exllamav2"}`, []fixtures.SafeTensor{
+				typed("m.qweight", formats.I32, ins/4, outs), typed("m.qzeros", formats.I32, ins/128, outs/4), typed("m.scales", formats.F16, ins/128, outs),
+			}, matrix, "gptq", 8 + 24.0/128, "auto-round",
+		},
+		"AutoRound in AWQ's layout": {
+			`{"quant_method":"auto-round","bits":4,"group_size":128,"packing_format":"auto_round:auto_awq"}`, []fixtures.SafeTensor{
+				typed("m.qweight", formats.I32, ins, outs/8), typed("m.qzeros", formats.I32, ins/128, outs/8), typed("m.scales", formats.F16, ins/128, outs),
+			}, matrix, "awq", 4 + 20.0/128, "awq",
+		},
+		"FP-Quant": {
+			`{"quant_method":"fp_quant","forward_dtype":"mxfp4"}`, []fixtures.SafeTensor{
+				typed("m.qweight", formats.U8, outs, ins/2), typed("m.scales", formats.U8, outs, ins/32), typed("m.weight_global_scale", formats.F32, 1),
+			}, matrix, "mxfp4", 4.25 + 32.0/matrix, "fp_quant",
+		},
+		"SVDQuant": {
+			"", []fixtures.SafeTensor{typed("m.qweight", formats.I8, outs, ins/2), typed("m.wscales", formats.BF16, ins/64, outs), typed("m.smooth", formats.BF16, ins)}, matrix, "int4", 4 + 16.0/64 + 16.0/outs, "int4",
+		},
+		"compressed-tensors of several widths": {
+			`{"quant_method":"compressed-tensors","format":"pack-quantized","config_groups":{"a":{"weights":{"num_bits":4}},"b":{"weights":{"num_bits":2}}}}`, []fixtures.SafeTensor{
+				typed("m.weight_packed", formats.I32, outs, ins/16), typed("m.weight_scale", formats.BF16, outs, ins/128), with(typed("m.weight_shape", formats.I32, 2), le32(outs, ins)),
+			}, matrix, "pack-quantized", 2 + 16.0/128 + 64.0/matrix, "only one group",
+		},
+		"compressed-tensors, two weights of four zero, for Marlin": {
+			`{"quant_method":"compressed-tensors","format":"marlin-24","config_groups":{"a":{"weights":{"num_bits":4,"group_size":128}}}}`, []fixtures.SafeTensor{
+				typed("m.weight_packed", formats.I32, ins/32, outs*2), typed("m.scale_packed", formats.F16, ins/128, outs), typed("m.meta", formats.I16, ins/32, outs*2),
+			}, matrix, "pack-quantized", 2 + 1 + 16.0/128, "marlin-24",
+		},
+		"compressed-tensors with a bitmask": {
+			`{"quant_method":"compressed-tensors","format":"sparse-24-bitmask"}`, []fixtures.SafeTensor{typed("m.weight.compressed", formats.BF16, outs, ins/2), typed("m.weight.bitmask", formats.U8, outs, ins/8)}, matrix, "sparse-bitmask", 9, "sparse-24-bitmask",
+		},
+		"ModelOpt INT4_AWQ": {
+			`{"quant_method":"modelopt","quant_algo":"INT4_AWQ"}`, []fixtures.SafeTensor{typed("m.weight", formats.U8, outs/2, ins), typed("m.weight_scale", formats.F32, outs, ins/128), typed("m.pre_quant_scale", formats.BF16, ins)}, matrix, "int4", 4 + 32.0/128 + 16.0/outs, "int4",
+		},
+		"fused experts in NVFP4": {
+			`{"quant_method":"modelopt","quant_algo":"NVFP4"}`, []fixtures.SafeTensor{
+				typed("m.experts.down_proj", formats.U8, 4, outs, ins/2), typed("m.experts.down_proj_weight_scale", formats.F8_E4M3, 4, outs, ins/16), typed("m.experts.down_proj_weight_scale_2", formats.F32, 4),
+			}, 4 * matrix, "nvfp4", 4.5 + 32.0/matrix, "",
+		},
+		"Quark of 4 bits": {
+			`{"quant_method":"quark"}`, []fixtures.SafeTensor{typed("m.weight", formats.I32, ins, outs/8), typed("m.weight_scale", formats.BF16, ins/128, outs), typed("m.weight_zero_point", formats.I32, ins/128, outs/8)}, matrix, "int4", 4 + 20.0/128, "int4",
+		},
+		"AQLM": {
+			`{"quant_method":"aqlm"}`, []fixtures.SafeTensor{typed("m.codes", formats.I16, outs, ins/8, 2), typed("m.codebooks", formats.F16, 2, 64, 1, 8), typed("m.scales", formats.F16, outs, 1, 1, 1)}, matrix, "aqlm", 4 + 16.0/ins + 16*2*64*8.0/matrix, "aqlm",
+		},
+		"VPTQ": {
+			`{"quant_method":"vptq","config_for_layers":{"m":{"in_features":512,"out_features":256}}}`, []fixtures.SafeTensor{
+				typed("m.indices", formats.I32, 1, ins, outs/16), typed("m.centroids.weight", formats.BF16, 1, 1024), typed("m.weight_scale", formats.BF16, ins), typed("m.weight_bias", formats.BF16, ins), typed("m.perm", formats.U16, ins),
+			}, matrix, "vptq", 2 + 48.0/outs + 16*1024.0/matrix, "vptq",
+		},
+		"quanto of 8 bits": {
+			`{"quant_method":"quanto","weights":"int8"}`, []fixtures.SafeTensor{typed("m.weight._data", formats.I8, outs, ins), typed("m.weight._scale", formats.BF16, outs, 1)}, matrix, "quanto", 8 + 16.0/ins, "quanto",
+		},
+		"quanto of 4 bits": {
+			`{"quant_method":"quanto","weights":"int4"}`, []fixtures.SafeTensor{typed("m.weight._data._data", formats.U8, outs, ins/2), typed("m.weight._scale", formats.BF16, outs, ins/128), typed("m.weight._shift", formats.BF16, outs, ins/128)}, matrix, "quanto", 4 + 32.0/128, "quanto",
+		},
+		"EETQ": {
+			`{"quant_method":"eetq"}`, []fixtures.SafeTensor{typed("m.weight", formats.I8, ins, outs), typed("m.weight_scales", formats.F16, outs)}, matrix, "i8", 8 + 16.0/ins, "eetq",
+		},
+		"Marlin": {
+			`{"quant_method":"marlin"}`, []fixtures.SafeTensor{typed("m.B", formats.I32, ins/16, outs*2), typed("m.s", formats.F16, ins/128, outs)}, matrix, "marlin", 4 + 16.0/128, "marlin",
+		},
 		"a method of the future": {
 			`{"quant_method":"quip9"}`, []fixtures.SafeTensor{typed("m.weight", formats.BF16, outs, ins)}, matrix, "", 0, "quip9",
 		},
