@@ -10,6 +10,7 @@
 package estimate
 
 import (
+	"errors"
 	"fmt"
 	"regexp"
 
@@ -213,7 +214,9 @@ func (o *Options) context(m *model.Model, row *arch.Arch) (*arch.Context, *Setti
 		c.NUBatch = 512
 	}
 	if c.NCtx == 0 {
-		c.NCtx = m.NCtxTrain
+		if c.NCtx = m.NCtxTrain; c.NCtx == 0 {
+			return nil, nil, errors.New("-c: the trained context is not known: say how many tokens")
+		}
 	}
 	for _, v := range []struct {
 		flag string

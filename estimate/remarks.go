@@ -12,7 +12,7 @@ import (
 func (r *run) remarks(b *Breakdown) {
 	note := func(format string, args ...any) { b.Notes = append(b.Notes, fmt.Sprintf(format, args...)) }
 	s := r.s
-	if s.NCtxSeq > r.m.NCtxTrain {
+	if r.m.NCtxTrain > 0 && s.NCtxSeq > r.m.NCtxTrain {
 		note("the context of %d tokens for a sequence is longer than the %d the model was trained on", s.NCtxSeq, r.m.NCtxTrain)
 	}
 	if r.o.NUBatch > s.NUBatch {

@@ -217,6 +217,8 @@ func openHF(path string) (*Inspection, error) {
 		if m.Model != nil && m.Model.Name == "" {
 			m.Model.Name = filepath.Base(filepath.Clean(path))
 		}
+	case h.Adapter != nil:
+		m.Reason = errors.New("an adapter, no model of its own")
 	case h.Class != "" || h.Type != "":
 		m.Reason = fmt.Errorf("llama.cpp has no architecture for %s", cmpOr(h.Class, h.Type))
 	default:
@@ -244,7 +246,7 @@ func openFolder(dir string) (*Inspection, error) {
 		name := e.Name()
 		switch {
 		case e.IsDir():
-		case strings.HasSuffix(name, ".safetensors"), name == "config.json", name == "model_index.json", strings.HasSuffix(name, ".safetensors.index.json"):
+		case strings.HasSuffix(name, ".safetensors"), strings.HasSuffix(name, ".safetensors.index.json"), slices.Contains(hf.SideFiles, name):
 			st = true
 		case strings.HasSuffix(strings.ToLower(name), ".gguf") && firstShard(name) && !strings.HasPrefix(name, "mmproj"):
 			models = append(models, name)

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"iter"
+	"maps"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -12,10 +13,12 @@ import (
 	"github.com/spf13/cobra"
 
 	"weigh/cmd/weigh/internal/render"
+	"weigh/estimate"
 	"weigh/estimate/quant"
 	"weigh/formats"
 	"weigh/formats/gguf"
 	"weigh/inspect"
+	"weigh/inspect/hf"
 	"weigh/inspect/model"
 )
 
@@ -81,7 +84,12 @@ type (
 		NExpert      *int                 `json:"n_expert"`
 		NExpertUsed  any                  `json:"n_expert_used"`
 		NSWA         *int                 `json:"n_swa"`
+		Cache        *cacheDocument       `json:"cache,omitempty"`
+		Tied         *bool                `json:"tied_embeddings,omitempty"` // the head is the embedding
 		Quantization quantizationDocument `json:"quantization"`
+		Adapter      *adapterDocument     `json:"adapter,omitempty"`
+		Components   []componentDocument  `json:"components,omitempty"` // of a pipeline or a checkpoint with several models
+		LeftOut      []string             `json:"files_left_out,omitempty"`
 		Layers       []layerDocument      `json:"layers"`
 		Tensors      []tensorDocument     `json:"tensors,omitempty"`
 		Metadata     map[string]any       `json:"metadata,omitempty"`
@@ -91,10 +99,51 @@ type (
 		Path  string `json:"path"`
 		Bytes int64  `json:"bytes"`
 	}
+	// cacheDocument is how the caches grow: bytes of F16 for each token, of the
+	// layers that keep all and of those that keep a window, and the state of a
+	// sequence.
+	cacheDocument struct {
+		PerToken       uint64 `json:"bytes_per_token"`
+		PerTokenWindow uint64 `json:"bytes_per_token_window"`
+		State          uint64 `json:"state_bytes_per_sequence"`
+	}
 	quantizationDocument struct {
 		Label         string         `json:"label"`
 		BitsPerWeight float64        `json:"bits_per_weight"`
 		Types         []typeDocument `json:"types"`
+		packingDocument
+	}
+	// packingDocument is how a folder's weights are packed; nothing for others.
+	packingDocument struct {
+		Method           string   `json:"method,omitempty"`
+		Format           string   `json:"format,omitempty"`
+		Bits             int      `json:"bits,omitempty"`
+		Group            int      `json:"group_size,omitempty"` // -1: a row
+		Packed           int      `json:"packed_weights,omitempty"`
+		PackedParameters uint64   `json:"packed_parameters,omitempty"`
+		PackedBytes      uint64   `json:"packed_bytes,omitempty"`
+		PackedBits       float64  `json:"packed_bits_per_weight,omitempty"`
+		Plain            []string `json:"unquantized,omitempty"` // matrices, the first twenty
+		PlainParameters  uint64   `json:"unquantized_parameters,omitempty"`
+		PlainBytes       uint64   `json:"unquantized_bytes,omitempty"`
+		Convertible      *bool    `json:"convertible,omitempty"` // by llama.cpp's converter
+	}
+	adapterDocument struct {
+		Kind       string         `json:"kind"`
+		Base       string         `json:"base"`
+		Rank       int            `json:"rank"`
+		Ranks      map[int]int    `json:"modules_by_rank"`
+		Alpha      float64        `json:"alpha,omitempty"`
+		Modules    map[string]int `json:"modules"`
+		Parameters uint64         `json:"parameters"`
+		Saved      uint64         `json:"saved_parameters"` // of modules stored whole
+	}
+	componentDocument struct {
+		Name       string `json:"name"`
+		Class      string `json:"class,omitempty"`
+		Tensors    int    `json:"tensors"`
+		Parameters uint64 `json:"parameters"`
+		Bytes      uint64 `json:"bytes"`
 	}
 	typeDocument struct {
 		Type     string `json:"type"`
@@ -143,6 +192,12 @@ func summarize(ins *inspect.Inspection) *inspectDocument {
 		if m.NSWA > 0 {
 			d.NSWA = &m.NSWA
 		}
+		if m.NCtxTrain == 0 {
+			d.NCtxTrain = nil
+		}
+		if g, ok := estimate.CacheGrowth(m); ok {
+			d.Cache = &cacheDocument{g.Full, g.Window, g.State}
+		}
 		d.Notes = append(d.Notes, m.Notes...)
 	}
 	if ins.Reason != nil {
@@ -156,17 +211,42 @@ func summarize(ins *inspect.Inspection) *inspectDocument {
 			d.NCtxTrain = &n // a converter may write another
 		}
 		d.Notes = append(d.Notes, h.Notes...)
+		for i := range h.Problems {
+			d.Notes = append(d.Notes, h.Problems[i].Field+": "+h.Problems[i].Message)
+		}
 		if h.Refused != "" {
 			d.Notes = append(d.Notes, "llama.cpp's converter would refuse it: "+h.Refused)
 		}
+		summarizeHF(d, h)
 	}
 	if d.Architecture == "" && ins.GGUF != nil {
 		v, _ := ins.GGUF.Lookup("general.architecture")
 		d.Architecture, _ = v.(string)
 	}
+	packing := d.Quantization.packingDocument
 	d.Quantization = quantizationOf(ins, listTensors(ins))
+	d.Quantization.packingDocument = packing
 	d.Layers = layersOf(ins)
 	return d
+}
+
+// summarizeHF adds what only folders and files of Hugging Face have.
+func summarizeHF(d *inspectDocument, h *hf.Model) {
+	if h.Source != nil {
+		d.Tied = &h.Tied
+	}
+	d.LeftOut = h.LeftOut
+	if q := h.Quant; q != nil {
+		d.Quantization.packingDocument = packingDocument{
+			q.Method, q.Format, q.Bits, q.Group, q.Weights, q.Params, q.Bytes, q.BitsPerWeight, q.Plain, q.PlainParams, q.PlainBytes, new(h.Refused == ""),
+		}
+	}
+	if a := h.Adapter; a != nil {
+		d.Adapter = &adapterDocument{a.Kind, a.Base, a.Rank(), a.Ranks, a.Alpha, a.Modules, a.Params, a.Saved}
+	}
+	for _, c := range h.Components {
+		d.Components = append(d.Components, componentDocument{c.Name, c.Class, c.Tensors, c.Params, c.Bytes})
+	}
 }
 
 func newInspectDocument(ins *inspect.Inspection, o *inspectFlags) *inspectDocument {
@@ -405,6 +485,7 @@ func printInspection(w io.Writer, ins *inspect.Inspection, o *inspectFlags) erro
 	style := render.StyleOf(w)
 	printModel(w, style, ins)
 	d := summarize(ins)
+	printParts(w, style, d)
 	for _, n := range d.Notes {
 		render.Prose(w, 6, style.Yellow("note:")+" "+render.Text(n))
 	}
@@ -441,6 +522,58 @@ func printInspection(w io.Writer, ins *inspect.Inspection, o *inspectFlags) erro
 		printTemplate(w, ins)
 	}
 	return nil
+}
+
+// printParts writes how the caches grow, how the weights are packed, what an
+// adapter adapts and which models a pipeline has.
+func printParts(w io.Writer, style render.Style, d *inspectDocument) {
+	line := func(facts []string) {
+		if len(facts) > 0 {
+			fmt.Fprintf(w, "  %s\n", wrap(facts, "  ", style.Width))
+		}
+	}
+	if c := d.Cache; c != nil {
+		var facts []string
+		if c.PerToken > 0 || c.PerTokenWindow == 0 && c.State == 0 {
+			facts = append(facts, "cache "+render.Bytes(c.PerToken)+" a token")
+		}
+		if c.PerTokenWindow > 0 {
+			facts = append(facts, render.Bytes(c.PerTokenWindow)+" a token of the window")
+		}
+		if c.State > 0 {
+			facts = append(facts, "state "+render.Bytes(c.State)+" a sequence")
+		}
+		line(facts)
+	}
+	if q := &d.Quantization; q.Packed > 0 {
+		facts := []string{"packed by " + render.Text(strings.TrimSpace(q.Method+" "+q.Format))}
+		switch {
+		case q.Group > 0:
+			facts = append(facts, fmt.Sprintf("groups of %d", q.Group))
+		case q.Group < 0:
+			facts = append(facts, "groups of a row")
+		}
+		facts = append(facts, fmt.Sprintf("%s, %s parameters at %.2f bits", plural(q.Packed, "weight"), humanCount(q.PackedParameters), q.PackedBits),
+			fmt.Sprintf("%s left unpacked", humanCount(q.PlainParameters)))
+		line(facts)
+	}
+	if a := d.Adapter; a != nil {
+		facts := []string{fmt.Sprintf("%s adapter of rank %d", render.Text(a.Kind), a.Rank)}
+		if a.Base != "" {
+			facts = append(facts, "for "+render.Text(a.Base))
+		}
+		for _, name := range slices.Sorted(maps.Keys(a.Modules)) {
+			facts = append(facts, fmt.Sprintf("%d %s", a.Modules[name], render.Text(name)))
+		}
+		line(facts)
+	}
+	if len(d.Components) > 0 {
+		var rows [][]string
+		for _, c := range d.Components {
+			rows = append(rows, []string{"  " + render.Text(c.Name), render.Text(c.Class), humanCount(c.Parameters) + " parameters", render.Bytes(c.Bytes)})
+		}
+		render.Columns(w, rows, 2, 3)
+	}
 }
 
 func printMetadata(w io.Writer, ins *inspect.Inspection, full bool) {

@@ -172,7 +172,9 @@ func printModel(w io.Writer, style render.Style, ins *inspect.Inspection) {
 			add("window %d", m.NSWA)
 		}
 		add("vocabulary %d", m.NVocab)
-		add("trained on %d tokens", m.NCtxTrain)
+		if m.NCtxTrain > 0 {
+			add("trained on %d tokens", m.NCtxTrain)
+		}
 	}
 	fmt.Fprintf(w, "  %s\n", wrap(facts, "  ", style.Width))
 	var types []string

@@ -139,6 +139,13 @@ func CheckShards(ix *Index, shards map[string]*File) []formats.Problem {
 		}
 	}
 	if ix == nil {
+		for _, name := range lostSiblings(shards) {
+			add(formats.SeverityError, "missing-shard", name, "the file is missing; the names of the others promise it")
+		}
+		return problems
+	}
+	if len(ix.Shard) == 0 {
+		add(formats.SeverityError, "index-empty", "weight_map", "the index lists no tensors")
 		return problems
 	}
 	if len(extra) > 0 {
@@ -172,30 +179,43 @@ func CheckShards(ix *Index, shards map[string]*File) []formats.Problem {
 	return problems
 }
 
+// maxShards is the most shards whose absence is looked for by name.
+const maxShards = 10_000
+
+// lostSiblings returns the names that the shards' own, "…-00001-of-00003",
+// promise and that are not there.
+func lostSiblings(shards map[string]*File) (lost []string) {
+	seen := map[string]bool{}
+	for _, name := range slices.Sorted(maps.Keys(shards)) {
+		full, ok := strings.CutSuffix(name, ".safetensors")
+		stem := shardStem(full)
+		if !ok || stem == full {
+			continue
+		}
+		tail := full[len(stem):] // "-00001-of-00003"
+		n, err := strconv.Atoi(tail[len(tail)-5:])
+		if err != nil || n > maxShards || seen[stem+tail[6:]] {
+			continue
+		}
+		seen[stem+tail[6:]] = true
+		for i := 1; i <= n; i++ {
+			if s := fmt.Sprintf("%s%c%05d%s.safetensors", stem, tail[0], i, tail[6:]); shards[s] == nil {
+				lost = append(lost, s)
+			}
+		}
+	}
+	return lost
+}
+
 // Weights picks a folder's weight files among the names of its files: the
 // index, or, without one, the files themselves. A folder may hold the same
 // weights several times; the order of choice is index, "model…", diffusers, a
-// sole other set, Mistral's own "consolidated…", an adapter. Several other
-// sets are an error: they may be different models.
+// sole other set, Mistral's own "consolidated…", an adapter; of these the plain
+// one before variants such as "model.fp16", and a whole file before shards.
+// Several other sets are an error: they may be different models.
 func Weights(names []string) (index string, files []string, err error) {
 	const ext, ixExt = ".safetensors", ".safetensors.index.json"
-	const model, other = 1, 3
-	rank := func(stem string) int {
-		switch {
-		case stem == "model":
-			return 0
-		case strings.HasPrefix(stem, "model"):
-			return model
-		case strings.HasPrefix(stem, "diffusion_pytorch_model"):
-			return 2
-		case strings.HasPrefix(stem, "consolidated"):
-			return 4
-		case strings.HasPrefix(stem, "adapter_"):
-			return 5
-		}
-		return other
-	}
-	best, stems := 9, map[string]bool{}
+	best, stems := lastRank+1, map[string]bool{}
 	for _, n := range slices.Sorted(slices.Values(names)) {
 		stem, isIndex := strings.CutSuffix(n, ixExt)
 		if !isIndex {
@@ -205,8 +225,8 @@ func Weights(names []string) (index string, files []string, err error) {
 			}
 			stem = shardStem(stem)
 		}
-		r := rank(stem)
-		if r > best {
+		r := rankOf(stem)
+		if r > best || r == best && isVariant(stem) && !stems[stem] {
 			continue
 		}
 		if r < best {
@@ -222,10 +242,54 @@ func Weights(names []string) (index string, files []string, err error) {
 	if index != "" {
 		return index, nil, nil
 	}
-	if best == other && len(stems) > 1 {
+	if best == otherRank && len(stems) > 1 {
 		return "", nil, fmt.Errorf("%d safetensors files without an index, among them %s and %s; name the one to read", len(files), files[0], files[1])
 	}
+	files = slices.DeleteFunc(files, func(n string) bool {
+		stem := shardStem(strings.TrimSuffix(n, ext))
+		return stem+ext != n && slices.Contains(files, stem+ext)
+	})
 	return "", files, nil
+}
+
+// The places in the order of choice.
+const (
+	otherRank = 5
+	lastRank  = 7
+)
+
+// rankOf returns the place of a set of files in the order of choice.
+func rankOf(stem string) int {
+	switch {
+	case stem == "model":
+		return 0
+	case strings.HasPrefix(stem, "model") && !isVariant(stem):
+		return 1
+	case strings.HasPrefix(stem, "model"):
+		return 2
+	case stem == "diffusion_pytorch_model":
+		return 3
+	case strings.HasPrefix(stem, "diffusion_pytorch_model"):
+		return 4
+	case strings.HasPrefix(stem, "consolidated"):
+		return 6
+	case strings.HasPrefix(stem, "adapter_"):
+		return lastRank
+	}
+	return otherRank
+}
+
+// isVariant reports whether a stem ends in a variant of the same weights.
+func isVariant(stem string) bool {
+	base, variant, ok := strings.Cut(stem, ".")
+	if !ok || base != "model" && base != "diffusion_pytorch_model" {
+		return false
+	}
+	switch strings.TrimRight(variant, "0123456789") {
+	case "fp", "bf", "int", "ema", "non_ema", "fp16_ema":
+		return true
+	}
+	return false
 }
 
 // shardStem cuts "-00001-of-00003", or "_00001-of-00003", from a file's name.

@@ -280,14 +280,17 @@ func TestCheckShards(t *testing.T) {
 		shards map[string]*File
 		codes  []string
 	}{
-		"all as promised":          {index(8, "a", "1", "b", "2"), map[string]*File{"1": shard("a"), "2": shard("b")}, nil},
-		"no index":                 {nil, map[string]*File{"1": shard("a"), "2": shard("b")}, nil},
-		"a missing shard":          {index(8, "a", "1", "b", "2"), map[string]*File{"1": shard("a")}, []string{"missing-shard"}},
-		"a missing tensor":         {index(8, "a", "1", "b", "1"), map[string]*File{"1": shard("a")}, []string{"missing-tensor"}},
-		"a tensor too many":        {index(4, "a", "1"), map[string]*File{"1": shard("a", "b")}, []string{"tensor-not-in-index"}},
-		"a tensor in two shards":   {nil, map[string]*File{"1": shard("a"), "2": shard("a")}, []string{"tensor-in-two-shards"}},
-		"a tensor in another file": {index(8, "a", "1", "b", "1"), map[string]*File{"1": shard("a"), "2": shard("b")}, []string{"tensor-in-other-shard"}},
-		"a wrong total":            {index(9, "a", "1"), map[string]*File{"1": shard("a")}, []string{"total-size"}},
+		"all as promised":           {index(8, "a", "1", "b", "2"), map[string]*File{"1": shard("a"), "2": shard("b")}, nil},
+		"no index":                  {nil, map[string]*File{"1": shard("a"), "2": shard("b")}, nil},
+		"a missing shard":           {index(8, "a", "1", "b", "2"), map[string]*File{"1": shard("a")}, []string{"missing-shard"}},
+		"a missing tensor":          {index(8, "a", "1", "b", "1"), map[string]*File{"1": shard("a")}, []string{"missing-tensor"}},
+		"a tensor too many":         {index(4, "a", "1"), map[string]*File{"1": shard("a", "b")}, []string{"tensor-not-in-index"}},
+		"a tensor in two shards":    {nil, map[string]*File{"1": shard("a"), "2": shard("a")}, []string{"tensor-in-two-shards"}},
+		"a tensor in another file":  {index(8, "a", "1", "b", "1"), map[string]*File{"1": shard("a"), "2": shard("b")}, []string{"tensor-in-other-shard"}},
+		"a shard by its name":       {nil, map[string]*File{"m-00001-of-00003.safetensors": shard("a"), "m-00003-of-00003.safetensors": shard("b")}, []string{"missing-shard"}},
+		"all shards by their names": {nil, map[string]*File{"m-00001-of-00002.safetensors": shard("a"), "m-00002-of-00002.safetensors": shard("b")}, nil},
+		"an index of nothing":       {index(8), map[string]*File{}, []string{"index-empty"}},
+		"a wrong total":             {index(9, "a", "1"), map[string]*File{"1": shard("a")}, []string{"total-size"}},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -319,6 +322,10 @@ func TestWeights(t *testing.T) {
 		"an adapter alone":                  {[]string{"adapter_model.safetensors", "adapter_config.json"}, "", []string{"adapter_model.safetensors"}, false},
 		"a model beside the adapter in it":  {[]string{"adapter_model.safetensors", "model.safetensors"}, "", []string{"model.safetensors"}, false},
 		"a variant's shards":                {[]string{"diffusion_pytorch_model.fp16-00001-of-00002.safetensors", "diffusion_pytorch_model.fp16-00002-of-00002.safetensors"}, "", []string{"diffusion_pytorch_model.fp16-00001-of-00002.safetensors", "diffusion_pytorch_model.fp16-00002-of-00002.safetensors"}, false},
+		"a diffusion model and its variant": {[]string{"diffusion_pytorch_model.fp16.safetensors", "diffusion_pytorch_model.safetensors"}, "", []string{"diffusion_pytorch_model.safetensors"}, false},
+		"two variants":                      {[]string{"model.fp16.safetensors", "model.fp32.safetensors"}, "", []string{"model.fp16.safetensors"}, false},
+		"a whole file beside its shards":    {[]string{"model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors", "model.safetensors"}, "", []string{"model.safetensors"}, false},
+		"a file for each tensor":            {[]string{"model.embed.safetensors", "model.norm.safetensors"}, "", []string{"model.embed.safetensors", "model.norm.safetensors"}, false},
 		"nothing of the kind":               {[]string{"pytorch_model.bin"}, "", nil, false},
 	}
 	for name, tt := range tests {

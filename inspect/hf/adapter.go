@@ -40,7 +40,8 @@ var loraDown = map[string]int{
 }
 
 // adapterOf returns the adapter that the weights are, nil when they are a model.
-func adapterOf(f *folder, weights []Weight) *Adapter {
+func adapterOf(f *folder, m *Model) *Adapter {
+	weights := m.Weights
 	a := &Adapter{Kind: "LORA", Ranks: map[int]int{}, Modules: map[string]int{}}
 	for i := range weights {
 		w := &weights[i]
@@ -73,11 +74,16 @@ func adapterOf(f *folder, weights []Weight) *Adapter {
 			a.Alpha = v
 		}
 	}
-	if len(a.Ranks) == 0 && (f.adapter == nil || f.config != nil) {
+	switch {
+	case len(a.Ranks) == 0 && (f.adapter == nil || f.config != nil):
 		return nil
+	case f.adapter == nil && f.config != nil && 2*a.Saved > a.Params:
+		return nil // a model with adapters inside
+	case len(a.Ranks) == 0 && cfg.Rank > 0:
+		a.Ranks[cfg.Rank] = 0 // no weights tell
 	}
 	if r := a.Rank(); f.adapter != nil && cfg.Rank > 0 && r != cfg.Rank && len(a.Ranks) == 1 {
-		f.notes = append(f.notes, fmt.Sprintf("adapter_config.json says rank %d, the tensors have rank %d", cfg.Rank, r))
+		m.Notes = append(m.Notes, fmt.Sprintf("adapter_config.json says rank %d, the tensors have rank %d", cfg.Rank, r))
 	}
 	return a
 }

@@ -23,6 +23,10 @@ import (
 	"weigh/inspect/model"
 )
 
+// SideFiles are the files of a folder, beside the weights, of which each says
+// that there is a model.
+var SideFiles = []string{"config.json", "params.json", "adapter_config.json", "model_index.json"}
+
 // ErrNoModel is the error for a folder without anything this package reads.
 var ErrNoModel = errors.New("no config.json and no safetensors file")
 
@@ -424,9 +428,12 @@ func (f *folder) model(path string) (*Model, error) {
 		m.Notes = append(m.Notes, fmt.Sprintf("the packing of the method %.40q is not known: parameters count what is stored", q.Method))
 	}
 	if len(f.leftOut) > 0 {
-		m.Notes = append(m.Notes, fmt.Sprintf("%d safetensors files are not part of the model, among them %s", len(f.leftOut), f.leftOut[0]))
+		m.Notes = append(m.Notes, fmt.Sprintf("%d more safetensors in the folder are not part of the model: %s", len(f.leftOut), strings.Join(f.leftOut[:min(len(f.leftOut), 3)], ", ")))
 	}
-	if m.Adapter = adapterOf(f, m.Weights); m.Adapter != nil {
+	if m.Adapter = adapterOf(f, m); m.Adapter != nil {
+		if len(f.files) == 0 {
+			m.Notes = append(m.Notes, "the folder has an adapter's configuration and no weights")
+		}
 		return m, nil
 	}
 	m.Components = checkpointComponents(m.Weights)
@@ -700,6 +707,13 @@ func (m *Model) convertAs(class string, h hfconfig.Object, f *folder) {
 	c.apply(r.set)
 	if r.params != nil {
 		r.params(c)
+	}
+	if key := c.arch + ".context_length"; c.meta[key] == nil {
+		// Not known is not nothing: the rest of the model can still be said.
+		c.meta[key] = int64(0)
+		if f.config != nil {
+			c.note("the configuration does not say the trained context, without which llama.cpp does not load the GGUF")
+		}
 	}
 	c.finish(m)
 }

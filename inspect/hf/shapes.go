@@ -14,6 +14,10 @@ func (f *folder) shapesOnly(m *Model) {
 	if len(m.Components) > 0 || len(m.Weights) == 0 {
 		return
 	}
+	without := "there is no config.json"
+	if f.config != nil {
+		without = "config.json names no known class"
+	}
 	shape := map[string][]uint64{}
 	for i := range m.Weights {
 		shape[m.Weights[i].Name] = m.Weights[i].Shape
@@ -23,7 +27,7 @@ func (f *folder) shapesOnly(m *Model) {
 	const layer = "model.layers.0."
 	layers := countLayers(m.Weights)
 	if len(shape[embed]) != 2 || len(shape[layer+"self_attn.q_proj.weight"]) != 2 || len(shape[layer+"self_attn.k_proj.weight"]) != 2 || layers == 0 {
-		m.Notes = append(m.Notes, "there is no config.json, and the tensors' names are no language model's that their shapes alone describe")
+		m.Notes = append(m.Notes, without+", and the tensors' names are no language model's that their shapes alone describe")
 		return
 	}
 	qRows, kRows := dim(layer+"self_attn.q_proj.weight", 0), dim(layer+"self_attn.k_proj.weight", 0)
@@ -47,7 +51,7 @@ func (f *folder) shapesOnly(m *Model) {
 		}
 	}
 	if head == 0 || qRows%head != 0 || kRows%head != 0 {
-		m.Notes = append(m.Notes, "there is no config.json, and the projections divide into no usual heads")
+		m.Notes = append(m.Notes, without+", and the projections divide into no usual heads")
 		return
 	}
 	h := hfconfig.Object{
@@ -82,7 +86,7 @@ func (f *folder) shapesOnly(m *Model) {
 			class = "Qwen3MoeForCausalLM"
 		}
 	}
-	m.Notes = append(m.Notes, "there is no config.json: layers, widths and heads are read from the tensors' shapes, the trained context and the rotary embedding are not known")
+	m.Notes = append(m.Notes, without+": layers, widths and heads are read from the tensors' shapes, the trained context and the rotary embedding are not known")
 	if !exact {
 		m.Notes = append(m.Notes, "the head size is a guess that leaves the cache's size unchanged")
 	}
