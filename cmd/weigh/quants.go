@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"encoding/binary"
+	"encoding/json"
 	"fmt"
 	"io"
 	"os"
@@ -150,6 +151,23 @@ type (
 		Wanted string `json:"wanted,omitempty"`
 	}
 )
+
+// MarshalJSON leaves out the figures of a type that llama-quantize refuses.
+func (q quantDocument) MarshalJSON() ([]byte, error) {
+	type plain quantDocument
+	if q.Error == "" {
+		return json.Marshal(plain(q))
+	}
+	return json.Marshal(struct {
+		plain
+		DataBytes       *uint64  `json:"data_bytes"`
+		TensorBytes     *uint64  `json:"tensor_bytes"`
+		BitsPerWeight   *float64 `json:"bits_per_weight"`
+		RequiresImatrix *bool    `json:"requires_imatrix"`
+		Requantize      *bool    `json:"requantize"`
+		Fallbacks       *int     `json:"fallbacks"`
+	}{plain: plain(q)})
+}
 
 // runQuants answers for the model of the first request, and what fits on the
 // machine of each.

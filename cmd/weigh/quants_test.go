@@ -161,6 +161,26 @@ func TestQuantsImatrix(t *testing.T) {
 	}
 }
 
+// What llama-quantize refuses has no size.
+func TestQuantsWithoutAnswer(t *testing.T) {
+	out, _, code := weigh(t, "quants", modelFile(t, "gpt-oss-20b-MXFP4"), "--type", "Q1_0", "--json", "--gpu", "8GiB")
+	var d struct {
+		Quants []map[string]any `json:"quants"`
+	}
+	if err := json.Unmarshal([]byte(out), &d); err != nil || len(d.Quants) != 1 || code != 1 {
+		t.Fatalf("exit code %d, %v: %s", code, err, out)
+	}
+	q := d.Quants[0]
+	for _, key := range []string{"data_bytes", "file_bytes", "tensor_bytes", "bits_per_weight", "fits", "n_ctx"} {
+		if v, ok := q[key]; !ok || v != nil {
+			t.Errorf("%s is %v, want null", key, v)
+		}
+	}
+	if q["type"] != "Q1_0" || q["exact"] != false || !strings.Contains(q["error"].(string), "no type for rows") {
+		t.Errorf("%v", q)
+	}
+}
+
 // Each --gpu a machine of its own: the answers of each alone.
 func TestQuantsEach(t *testing.T) {
 	args := []string{"quants", modelFile(t, "Llama-3.1-8B-Q4_K_M"), "--host-memory", "64GiB", "--type", "Q8_0,Q4_K_M,Q2_K"}
