@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -179,6 +180,10 @@ func estimateVLLM(s *session, o *engineFlags) (*otherEngineDocument, error) {
 	opt := o.vllm
 	opt.Cache = vllm.CacheType(o.cache)
 	opt.MaxModelLen = cmp.Or(opt.MaxModelLen, s.asked.NCtx)
+	if share := math.Floor(100*float64(g.Free)/float64(g.Total)) / 100; opt.Utilization == 0 && g.Free > 0 && 0 < share && share < vllm.DefaultUtilization {
+		opt.Utilization = share
+		notes = append(notes, fmt.Sprintf("less than %v of a GPU is free, which vLLM would refuse: this is with --gpu-memory-utilization %v", vllm.DefaultUtilization, share))
+	}
 	if opt.TensorParallel == 0 && opt.PipelineParallel <= 1 {
 		opt.TensorParallel = 1
 		for _, tp := range m.TensorParallelSizes(len(devices)) {
@@ -237,7 +242,7 @@ func estimateTransformers(s *session, o *engineFlags) (*otherEngineDocument, err
 	if o.batch < 1 {
 		return nil, fmt.Errorf("--generate-batch %d: want at least one sequence", o.batch)
 	}
-	g := vllm.Generation{Batch: o.batch, Tokens: s.asked.NCtx, AllLogits: o.allLogits}
+	g := vllm.Generation{Batch: o.batch, Tokens: s.asked.NCtx, AllLogits: o.allLogits, GPUs: max(len(s.asked.Devices), 1)}
 	terms, err := vllm.Transformers(m, g)
 	if err != nil {
 		return nil, err
@@ -249,16 +254,19 @@ func estimateTransformers(s *session, o *engineFlags) (*otherEngineDocument, err
 	for _, t := range terms {
 		high += t.High
 	}
-	var free *uint64
-	if len(s.asked.Devices) > 0 {
-		dev := &s.asked.Devices[0]
-		free = dev.MemoryFree
-		d.addDevice(dev, 0, 0, free == nil || high <= *free)
-	} else if n, _, ok := s.machine.Host.Usable(); ok {
-		free = &n
-		d.Notes = append(d.Notes, "no GPU: compared with the host's memory")
+	d.Fits = true
+	held := func(free *uint64) bool { return free == nil || high <= *free }
+	for i := range s.asked.Devices {
+		dev := &s.asked.Devices[i]
+		d.addDevice(dev, i, 0, held(dev.MemoryFree))
+		d.Fits = d.Fits && held(dev.MemoryFree)
 	}
-	d.Fits = free == nil || high <= *free
+	if len(s.asked.Devices) == 0 {
+		if n, _, ok := s.machine.Host.Usable(); ok {
+			d.Fits = held(&n)
+			d.Notes = append(d.Notes, "no GPU: compared with the host's memory")
+		}
+	}
 	return d, nil
 }
 

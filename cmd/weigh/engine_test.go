@@ -81,6 +81,32 @@ func TestEngineFolders(t *testing.T) {
 	}
 }
 
+// Layers are shared among the GPUs that there are.
+func TestEngineTransformersOnTwo(t *testing.T) {
+	path := modelFile(t, "Llama-3.2-1B-F16")
+	var one, two otherEngineDocument
+	weighJSON(t, 1, &one, "estimate", path, "--engine", "transformers", "--gpu", "4GiB", "-c", "8192")
+	weighJSON(t, 0, &two, "estimate", path, "--engine", "transformers", "--gpu", "2x 4GiB", "-c", "8192")
+	a, b := one.Devices[0], two.Devices[1]
+	if b.Context != a.Context/2 || b.Model <= a.Model/2 || b.Model > a.Model*7/10 || b.Compute != a.Compute {
+		t.Errorf("on one GPU %+v, on each of two %+v", a, b)
+	}
+}
+
+// What vLLM asks for is at most what is free.
+func TestEngineVLLMOnAUsedGPU(t *testing.T) {
+	path := modelFile(t, "Llama-3.2-1B-F16")
+	var d otherEngineDocument
+	weighJSON(t, 0, &d, "estimate", path, "--engine", "vllm", "--gpu", "24GiB:free=20GiB", "-c", "8192")
+	if u := d.Settings["gpu_memory_utilization"]; u != 0.83 || !strings.Contains(strings.Join(d.Notes, "\n"), "--gpu-memory-utilization 0.83") {
+		t.Errorf("utilization %v, notes %q; want 20 of 24 GiB, 0.83", u, d.Notes)
+	}
+	_, trouble, code := weigh(t, "estimate", path, "--engine", "vllm", "--gpu", "24GiB:free=20GiB", "--gpu-memory-utilization", "0.9")
+	if code != exitError || !strings.Contains(trouble, "0.9") {
+		t.Errorf("what is not free is asked for: exit code %d, %q", code, trouble)
+	}
+}
+
 // FP8 weights are unpacked where the GPU has no FP8.
 func TestEngineUnpacks(t *testing.T) {
 	folder := hfFolder(t, "deepseek-v3-cut4")

@@ -102,7 +102,7 @@ func runPlanVLLM(out io.Writer, s *session, o *planFlags) error {
 	m, _ := engineModel(s.Inspection)
 	halved(&m)
 	// vLLM asks for a part of the whole card, however much of it is free.
-	util := min(.92, float64(uint64(100*float64(least)/float64(g.Total)))/100)
+	util := min(vllm.DefaultUtilization, float64(uint64(100*float64(least)/float64(g.Total)))/100)
 	d := &vllmDocument{Schema: 1, Engine: engineDocument{"vllm", "", cmp.Or(devices[0].Backend, hw.CUDA)}, Model: newModelDocument(s), Plans: []vllmPlan{}}
 	sizes := m.TensorParallelSizes(len(devices))
 	for i := len(sizes) - 1; i >= 0; i-- {

@@ -95,6 +95,9 @@ type GPU struct {
 
 const gib = 1 << 30
 
+// DefaultUtilization is the part of a GPU that vLLM takes unless told otherwise.
+const DefaultUtilization = 0.92
+
 // withDefaults fills in vLLM's defaults for the card.
 //
 // Source: vllm/engine/arg_utils.py, EngineArgs.get_batch_defaults; vllm/config/cache.py, CacheConfig.
@@ -123,7 +126,7 @@ func (o Options) withDefaults(m *Model, g GPU) (Options, error) {
 		}
 	}
 	if o.Utilization == 0 {
-		o.Utilization = 0.92
+		o.Utilization = DefaultUtilization
 	}
 	if !(o.Utilization > 0 && o.Utilization <= 1) {
 		return o, fmt.Errorf("gpu memory utilization %v is not above 0 and at most 1", o.Utilization)
