@@ -85,7 +85,15 @@ type (
 		Fits      *bool               `json:"fits"`
 		Batch     *int                `json:"largest_batch"`
 		Sequence  *int                `json:"longest_sequence"`
+		Instead   []insteadDocument   `json:"instead"` // where it does not fit: thriftier recipes
 		Notes     []string            `json:"notes"`
+	}
+	insteadDocument struct {
+		Args     []string `json:"args"`
+		Total    uint64   `json:"per_gpu_total"`
+		Fits     bool     `json:"fits"`
+		Batch    *int     `json:"largest_batch"`
+		Sequence *int     `json:"longest_sequence"`
 	}
 	recipeDocument struct {
 		Method        string   `json:"method"`
@@ -328,27 +336,84 @@ func (d *trainDocument) fit(m training.Model, r training.Recipe, mach hw.Machine
 		d.Notes = append(d.Notes, fmt.Sprintf("the host of each node is %s short", render.Bytes(d.PerNode-host)))
 	}
 	d.Fits = &fits
-	for _, v := range []struct {
-		what training.Variable
-		to   **int
-		of   func(*training.Estimate) int
-	}{
-		{training.Batch, &d.Batch, func(e *training.Estimate) int { return e.Recipe.Batch }},
-		{training.Sequence, &d.Sequence, func(e *training.Estimate) int { return e.Recipe.Sequence }},
-	} {
-		e, ok, err := training.Fit(m, r, *d.GPUMemory, host, v.what)
-		if err != nil {
+	var err error
+	if d.Batch, d.Sequence, err = largest(m, r, *d.GPUMemory, host); err != nil {
+		return err
+	}
+	if !fits {
+		if d.Instead, err = instead(m, r, *d.GPUMemory, host); err != nil {
 			return err
-		}
-		if ok {
-			n := v.of(e)
-			*v.to = &n
 		}
 	}
 	if d.Sequence != nil && trained > 0 && *d.Sequence > trained {
 		d.Notes = append(d.Notes, fmt.Sprintf("the model knows %d positions: a longer sequence, though it fits, wants them extended", trained))
 	}
 	return nil
+}
+
+// largest returns the largest batch and the longest sequence that a recipe
+// leaves room for; nil for none.
+func largest(m training.Model, r training.Recipe, gpu, host uint64) (batch, sequence *int, err error) {
+	b, ok, err := training.Fit(m, r, gpu, host, training.Batch)
+	if err != nil {
+		return nil, nil, err
+	}
+	if ok {
+		batch = &b.Recipe.Batch
+	}
+	s, ok, err := training.Fit(m, r, gpu, host, training.Sequence)
+	if err == nil && ok {
+		sequence = &s.Recipe.Sequence
+	}
+	return batch, sequence, err
+}
+
+// instead returns what thriftier recipes than r take, up to the first that fits.
+func instead(m training.Model, r training.Recipe, gpu, host uint64) (list []insteadDocument, err error) {
+	var args []string
+	for _, step := range []struct {
+		arg  string
+		take func() bool // changes r, where there is something to change
+	}{
+		{"--checkpointing", func() bool { was := r.Checkpointing; r.Checkpointing = true; return !was }},
+		{"--fused", func() bool { was := r.Fused; r.Fused = true; return !was }},
+		{"--sharding fsdp", func() bool {
+			if r.GPUs < 2 || r.Sharding != training.DDP {
+				return false
+			}
+			r.Sharding = training.FSDP
+			return true
+		}},
+		{"--method lora", func() bool {
+			was := r.Method
+			if was == training.Full {
+				r.Method = training.LoRA
+			}
+			return was == training.Full
+		}},
+		{"--method qlora", func() bool { was := r.Method; r.Method = training.QLoRA; return was != training.QLoRA }},
+		{"--batch 1", func() bool { was := r.Batch; r.Batch = 1; return was > 1 }},
+	} {
+		if !step.take() {
+			continue
+		}
+		name, _, _ := strings.Cut(step.arg, " ")
+		args = slices.DeleteFunc(slices.Clone(args), func(a string) bool { return strings.HasPrefix(a, name+" ") })
+		args = append(args, step.arg)
+		e, err := training.New(m, r)
+		if err != nil {
+			return nil, err
+		}
+		one := insteadDocument{Args: strings.Fields(strings.Join(args, " ")), Total: e.PerGPU(), Fits: e.PerGPU() <= gpu && e.PerNode() <= host}
+		if one.Batch, one.Sequence, err = largest(m, r, gpu, host); err != nil {
+			return nil, err
+		}
+		list = append(list, one)
+		if one.Fits {
+			break
+		}
+	}
+	return list, nil
 }
 
 // printTrain writes the recipe and its terms.
@@ -400,6 +465,18 @@ func printTrain(w io.Writer, style render.Style, d *trainDocument) {
 		}
 		largest(d.Batch, "largest batch")
 		largest(d.Sequence, "longest sequence")
+	}
+	if len(d.Instead) > 0 {
+		fmt.Fprintln(w, "\nthriftier:")
+		var rows [][]string
+		for _, i := range d.Instead {
+			verdict := style.Red("does not fit")
+			if i.Fits {
+				verdict = style.Green("fits")
+			}
+			rows = append(rows, []string{"  " + strings.Join(i.Args, " "), render.Bytes(i.Total), verdict})
+		}
+		render.Columns(w, rows, 1)
 	}
 	for _, n := range d.Notes {
 		render.Prose(w, 6, style.Yellow("note:")+" "+n)

@@ -82,6 +82,35 @@ func TestTrainActivations(t *testing.T) {
 	}
 }
 
+// Where a recipe does not fit, thriftier ones are tried up to the first that does.
+func TestTrainInstead(t *testing.T) {
+	path := modelFile(t, "Llama-3.1-8B-Q4_K_M")
+	for args, want := range map[string]string{
+		"--gpu 24GiB": "--checkpointing --fused --method lora",
+		"--gpu 24GiB --method qlora --sequence 8192": "--checkpointing --fused",
+		"--gpu 20GiB --method lora --checkpointing":  "--fused",
+		"--gpu 8x40GiB":                         "--checkpointing --fused --sharding fsdp",
+		"--gpu 16GiB":                           "--checkpointing --fused --method qlora",
+		"--gpu 12GiB --method qlora --batch 64": "--checkpointing --fused --batch 1",
+	} {
+		var d trainDocument
+		weighJSON(t, 1, &d, append([]string{"train", path, "--host-memory", "64GiB"}, strings.Fields(args)...)...)
+		if len(d.Instead) == 0 {
+			t.Errorf("%s: nothing is tried", args)
+			continue
+		}
+		last := d.Instead[len(d.Instead)-1]
+		if got := strings.Join(last.Args, " "); got != want || !last.Fits || last.Total > *d.GPUMemory {
+			t.Errorf("%s: the last that is tried is %s, %d bytes, fits %v; want %s", args, got, last.Total, last.Fits, want)
+		}
+		var again trainDocument
+		weighJSON(t, 0, &again, append(append([]string{"train", path, "--host-memory", "64GiB"}, strings.Fields(args)...), last.Args...)...)
+		if again.PerGPU.Total != last.Total {
+			t.Errorf("%s: %v takes %d bytes, promised were %d", args, last.Args, again.PerGPU.Total, last.Total)
+		}
+	}
+}
+
 func TestTrainHost(t *testing.T) {
 	out, _, code := weigh(t, "train", modelFile(t, "Llama-3.2-1B-F16"), "--sharding", "zero3", "--offload", "all", "--gpu", "80GiB", "--host-memory", "1GiB")
 	if code != 1 || !strings.Contains(out, "fits in 80.0 GiB free on each GPU") || !strings.Contains(out, "does not fit in 1.00 GiB free on the host") {

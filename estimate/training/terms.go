@@ -556,6 +556,12 @@ func (b *builder) communication() {
 				Formula: fmt.Sprintf("%d parameters × %d B", live, b.gathered()), Source: "DeepSpeed stage3_max_live_parameters",
 			})
 		}
+	case b.r.shardsWeights() && b.r.Method == QLoRA:
+		n := b.packedUnit()
+		b.term(Term{
+			Kind: Overhead, Name: "two gathered units", Bytes: mul(2, n),
+			Formula: fmt.Sprintf("2 × %d B, packed", n), Source: "torch FSDP: the largest unit, and the next prefetched; bitsandbytes Params4bit, quant_storage",
+		})
 	case b.r.shardsWeights():
 		b.term(Term{
 			Kind: Overhead, Name: "two gathered units and a unit's gradients", Bytes: mul(b.units, add(mul(2, b.gathered()), b.unitGradient())),
@@ -569,12 +575,31 @@ func (b *builder) communication() {
 	}
 }
 
+// packedUnit returns the bytes of the largest unit of a model in 4 bits.
+func (b *builder) packedUnit() (most uint64) {
+	units := map[string]uint64{}
+	for _, w := range b.frozen {
+		n := mul(4, w.elements)
+		if w.part == linear {
+			n = nf4Bytes(w.elements, !b.r.SingleQuant)
+		}
+		units[unit(w.name)] = add(units[unit(w.name)], n)
+	}
+	for _, n := range units {
+		most = max(most, n)
+	}
+	return most
+}
+
 // gathered is the bytes of a parameter while a layer's weights are whole.
 func (b *builder) gathered() uint64 {
-	if b.frozen != nil {
-		return 2
+	switch {
+	case b.frozen == nil:
+		return b.width.weight
+	case b.r.Method == LoRA && b.r.Precision == FP32:
+		return 4
 	}
-	return b.width.weight
+	return 2
 }
 
 func (b *builder) unitGradient() uint64 {

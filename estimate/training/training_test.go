@@ -258,6 +258,33 @@ func TestQLoRA(t *testing.T) {
 	}
 }
 
+// FSDP gathers frozen weights as they are packed.
+func TestPackedUnits(t *testing.T) {
+	m := Model{Tensors: []Tensor{
+		{"blk.0.attn_q.weight", []uint64{16384, 1000}}, {"blk.0.attn_norm.weight", []uint64{1000}}, {"blk.1.attn_q.weight", []uint64{16384, 500}},
+		{"token_embd.weight", []uint64{1000, 1000}},
+	}}
+	const packed = 16384*1000/2 + 16384*1000/64 + 4*1000 + 4*1000 // halves, scales, their scales, a norm in 32 bits
+	for _, term := range estimate(t, m, Recipe{Method: QLoRA, Sharding: FSDP, GPUs: 4}).Terms {
+		if term.Name == "two gathered units" && term.Bytes == 2*packed {
+			return
+		}
+	}
+	t.Errorf("no term of two units of %d bytes", packed)
+}
+
+// Frozen weights of 32 bits are gathered as such.
+func TestGatheredWeights(t *testing.T) {
+	m := Model{Tensors: []Tensor{{"blk.0.attn_q.weight", []uint64{1000, 1000}}}}
+	for precision, want := range map[Precision]uint64{FP32: 2 * 4e6, BF16: 2 * 2e6} {
+		for _, term := range estimate(t, m, Recipe{Method: LoRA, Precision: precision, Sharding: FSDP, GPUs: 4}).Terms {
+			if strings.HasPrefix(term.Name, "two gathered units") && term.Bytes != want {
+				t.Errorf("%s: %d bytes, want %d", precision, term.Bytes, want)
+			}
+		}
+	}
+}
+
 func TestFit(t *testing.T) {
 	m := llama8B()
 	const gpu = uint64(24 << 30)
