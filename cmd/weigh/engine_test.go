@@ -1,6 +1,7 @@
 package main
 
 import (
+	"path/filepath"
 	"strings"
 	"testing"
 )
@@ -104,6 +105,19 @@ func TestEngineVLLMOnAUsedGPU(t *testing.T) {
 	_, trouble, code := weigh(t, "estimate", path, "--engine", "vllm", "--gpu", "24GiB:free=20GiB", "--gpu-memory-utilization", "0.9")
 	if code != exitError || !strings.Contains(trouble, "0.9") {
 		t.Errorf("what is not free is asked for: exit code %d, %q", code, trouble)
+	}
+}
+
+// A plan for a folder serves the folder, with its weights as they are packed.
+func TestPlanVLLMOfFolder(t *testing.T) {
+	folder := hfFolder(t, "llama-2-13b-chat-gptq")
+	var d vllmDocument
+	weighJSON(t, 0, &d, "plan", filepath.Join(folder, "model-00001-of-00002.safetensors"), "--engine", "vllm", "--gpu", "24GiB")
+	if !strings.HasPrefix(d.Plans[0].Command, "vllm serve "+folder+" ") {
+		t.Errorf("the command is %s", d.Plans[0].Command)
+	}
+	if p := d.Plans[0].Parts[0]; p.Name != "weights" || p.Low != 7255009280 {
+		t.Errorf("%+v, want the 7255009280 bytes that are stored", p)
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"path/filepath"
 	"strconv"
 	"strings"
 
@@ -125,7 +126,7 @@ func runPlanVLLM(out io.Writer, s *session, o *planFlags) error {
 		for _, t := range e.Terms {
 			p.Parts = append(p.Parts, vllmTerm{t.Name, t.Low, t.High})
 		}
-		words := []string{"vllm", "serve", quote(s.modelFile()), "--max-model-len", strconv.Itoa(length), "--gpu-memory-utilization", strconv.FormatFloat(util, 'g', 3, 64)}
+		words := []string{"vllm", "serve", quote(s.served()), "--max-model-len", strconv.Itoa(length), "--gpu-memory-utilization", strconv.FormatFloat(util, 'g', 3, 64)}
 		if tp > 1 {
 			words = append(words, "--tensor-parallel-size", strconv.Itoa(tp))
 		}
@@ -152,6 +153,17 @@ func runPlanVLLM(out io.Writer, s *session, o *planFlags) error {
 	return nil
 }
 
+// served returns what `vllm serve` is given: the folder of safetensors, a GGUF.
+func (s *session) served() string {
+	switch {
+	case s.HF == nil:
+		return s.modelFile()
+	case strings.HasSuffix(s.Path, ".safetensors"), strings.HasSuffix(s.Path, ".json"):
+		return filepath.Dir(s.Path)
+	}
+	return s.Path
+}
+
 func printPlanVLLM(w io.Writer, d *vllmDocument) {
 	if !d.Fits {
 		fmt.Fprintf(w, "Nothing fits: %s\n", render.Text(d.Why))
@@ -164,6 +176,9 @@ func printPlanVLLM(w io.Writer, d *vllmDocument) {
 		fmt.Fprintf(w, "tensor parallel %d, pipeline parallel %d: sequences of %d tokens, room for %d in all\n", p.TensorParallel, p.PipelineParallel, p.MaxModelLen, p.KVTokens)
 		var rows [][]string
 		for _, t := range p.Parts {
+			if t.High == 0 {
+				continue
+			}
 			rows = append(rows, []string{"  " + t.Name, render.Bytes(t.Low), "to " + render.Bytes(t.High)})
 		}
 		rows = append(rows, []string{"  cache", render.Bytes(p.KVLow), "to " + render.Bytes(p.KVHigh)}, []string{"  of each GPU", render.Bytes(p.Budget), ""})

@@ -261,7 +261,9 @@ func TestQLoRA(t *testing.T) {
 // FSDP gathers frozen weights as they are packed.
 func TestPackedUnits(t *testing.T) {
 	m := Model{Tensors: []Tensor{
-		{"blk.0.attn_q.weight", []uint64{16384, 1000}}, {"blk.0.attn_norm.weight", []uint64{1000}}, {"blk.1.attn_q.weight", []uint64{16384, 500}},
+		{"blk.0.attn_q.weight", []uint64{16384, 1000}},
+		{"blk.0.attn_norm.weight", []uint64{1000}},
+		{"blk.1.attn_q.weight", []uint64{16384, 500}},
 		{"token_embd.weight", []uint64{1000, 1000}},
 	}}
 	const packed = 16384*1000/2 + 16384*1000/64 + 4*1000 + 4*1000 // halves, scales, their scales, a norm in 32 bits
