@@ -13,6 +13,7 @@ import (
 	"strings"
 
 	"weigh/formats"
+	"weigh/inspect/arch"
 )
 
 // A Tensor is one tensor of the source.
@@ -133,7 +134,7 @@ type Source struct {
 	elements uint64
 	nValue   int  // tensors that count as attention values
 	tied     bool // no output.weight: the token embedding serves as the output
-	is70B    bool
+	quirk    arch.QuantQuirk
 }
 
 // info is what the rules need of one tensor.
@@ -149,7 +150,10 @@ type info struct {
 // New makes a model ready to be planned. It refuses tensors of a type that
 // GGUF does not have and more elements than any machine can hold.
 func New(m Model) (*Source, error) {
-	s := &Source{m: m, info: make([]info, len(m.Tensors)), byName: make([]int, len(m.Tensors)), tied: true, is70B: is70B(&m)}
+	s := &Source{m: m, info: make([]info, len(m.Tensors)), byName: make([]int, len(m.Tensors)), tied: true}
+	if row := arch.Lookup(m.Arch); row != nil {
+		s.quirk = row.Quant
+	}
 	for i := range m.Tensors {
 		t := &m.Tensors[i]
 		if !t.Type.GGML() {

@@ -102,16 +102,9 @@ func quantizable(name string) bool {
 // value matrices are small enough to get more bits.
 //
 // Source: load_arch_hparams of src/models/{llama,qwen2,deci,olmo,jais2}.cpp@v0.5.0.
-func is70B(m *Model) bool {
-	switch m.Arch {
-	case "llama", "llama-embed":
-		return m.Layers == 80 && m.HeadCount != m.HeadCountKV && m.ExpertCount != 8
-	case "qwen2", "deci", "olmo":
-		return m.Layers == 80
-	case "jais2":
-		return m.Layers == 68
-	}
-	return false
+func (s *Source) is70B() bool {
+	q, m := &s.quirk, &s.m
+	return q.Layers70B > 0 && m.Layers == q.Layers70B && (!q.Grouped70B || m.HeadCount != m.HeadCountKV && m.ExpertCount != 8)
 }
 
 // A chooser picks types for the tensors of one source at one file type. It
@@ -277,7 +270,7 @@ func (c *chooser) mixOutput(d *info, t formats.DType) formats.DType {
 	switch {
 	case c.opt.Output != nil:
 		return *c.opt.Output
-	case c.ft == MXFP4MoE, c.m.Arch == "falcon", d.columns%block != 0:
+	case c.ft == MXFP4MoE, c.quirk.FewerBits, d.columns%block != 0:
 		return formats.Q8_0
 	case c.ft.in(IQ1_S, IQ1_M, IQ2_XXS, IQ2_XS, IQ2_S, IQ2_M, IQ3_XXS):
 		return formats.Q5_K
@@ -287,12 +280,12 @@ func (c *chooser) mixOutput(d *info, t formats.DType) formats.DType {
 	return t
 }
 
-// mixMXFP4 tells experts by their third dimension, except in bailingmoe3, whose
+// mixMXFP4 tells experts by their third dimension, or by their names where
 // latent attention has three dimensions too.
 func (c *chooser) mixMXFP4(i int) formats.DType {
 	shape, cat := c.m.Tensors[i].Shape, c.info[i].category
 	if len(shape) > 2 && shape[2] > 1 &&
-		(c.m.Arch != "bailingmoe3" || cat == ffnUp || cat == ffnGate || cat == ffnDown) {
+		(!c.quirk.NamedExperts || cat == ffnUp || cat == ffnGate || cat == ffnDown) {
 		return formats.MXFP4
 	}
 	return formats.Q8_0
@@ -368,7 +361,7 @@ func (c *chooser) mixValue(t formats.DType) formats.DType {
 	case c.ft.in(Q4_K_M, Q5_K_M) && moreBits(i, c.nValue):
 		t = formats.Q6_K
 	}
-	if c.is70B && (t == formats.Q3_K || t == formats.Q4_K) {
+	if c.is70B() && (t == formats.Q3_K || t == formats.Q4_K) {
 		t = formats.Q5_K
 	}
 	if c.m.ExpertCount == 8 {
@@ -396,7 +389,7 @@ func (c *chooser) mixQuery(t formats.DType) formats.DType {
 
 func (c *chooser) mixAttnOutput(t formats.DType) formats.DType {
 	switch {
-	case c.m.Arch == "falcon":
+	case c.quirk.FewerBits:
 		if c.ft == Q3_K_L {
 			return formats.Q4_K
 		}
@@ -427,7 +420,7 @@ func (c *chooser) mixDown(index int, t formats.DType) (formats.DType, error) {
 	}
 	c.iDown++
 	n := c.m.Layers
-	falcon, imatrix := c.m.Arch == "falcon", c.opt.Imatrix != nil
+	fewer, imatrix := c.quirk.FewerBits, c.opt.Imatrix != nil
 	first, more := i < n/8, moreBits(i, n)
 	switch {
 	case c.ft == Q2_K:
@@ -443,17 +436,17 @@ func (c *chooser) mixDown(index int, t formats.DType) (formats.DType, error) {
 		if i < n/16 {
 			return formats.Q5_K, nil
 		}
-		if !falcon || more {
+		if !fewer || more {
 			return formats.Q4_K, nil
 		}
 		return formats.Q3_K, nil
 	case c.ft == IQ3_M && (first || c.m.ExpertCount == 8 && more):
 		return formats.Q4_K, nil
-	case c.ft == Q3_K_L && falcon:
+	case c.ft == Q3_K_L && fewer:
 		return formats.Q4_K, nil
 	case c.ft == Q3_K_L:
 		return formats.Q5_K, nil
-	case c.ft == Q4_K_M && falcon:
+	case c.ft == Q4_K_M && fewer:
 		if i < n/16 {
 			return formats.Q6_K, nil
 		}
@@ -463,7 +456,7 @@ func (c *chooser) mixDown(index int, t formats.DType) (formats.DType, error) {
 		return formats.Q4_K, nil
 	case c.ft.in(Q4_K_M, Q5_K_M) && more:
 		return formats.Q6_K, nil
-	case c.ft.in(IQ4_NL, IQ4_XS) && first && !imatrix, c.ft == Q4_K_S && first && !falcon:
+	case c.ft.in(IQ4_NL, IQ4_XS) && first && !imatrix, c.ft == Q4_K_S && first && !fewer:
 		return formats.Q5_K, nil
 	case c.ft == Q4_0 && imatrix && first:
 		return formats.Q4_1, nil

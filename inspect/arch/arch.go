@@ -59,6 +59,16 @@ type Quirk struct {
 	RankSoftmax     bool // reranking ends in a softmax
 }
 
+// A QuantQuirk is a turn that llama-quantize takes for few architectures only
+// (the tests of "arch ==" in src/llama-quant.cpp@v0.5.0, the types that
+// load_arch_hparams names).
+type QuantQuirk struct {
+	FewerBits    bool // outputs of attention and of feed-forward blocks get fewer bits, the output matrix Q8_0
+	NamedExperts bool // experts are told by their names: other matrices have three dimensions too
+	Layers70B    int  // a model of so many layers is of the 70B class; 0: none is
+	Grouped70B   bool // it is only with fewer KV heads than heads, and not with 8 experts
+}
+
 // An Arch is one row of the table.
 type Arch struct {
 	Name      string         // value of general.architecture
@@ -76,6 +86,7 @@ type Arch struct {
 	NextN     NextN
 	Always    []string // tensors of NextN blocks, without suffix, that are loaded in any case
 	Quirk     Quirk
+	Quant     QuantQuirk
 
 	// Load reads the hyper-parameters that the common ones do not cover.
 	Load func(k *Keys, h *model.HParams)

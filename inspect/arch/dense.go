@@ -19,7 +19,7 @@ var _ = register(
 	&Arch{Name: "internlm2", Rope: model.RopeNorm, Build: wiring{}.model, Source: "src/models/internlm2.cpp@v0.5.0"},
 	&Arch{Name: "baichuan", Rope: model.RopeNorm, Load: loadBaichuan, Build: wiring{noBiasO: true, noRope: notBaichuan7B}.model, Source: "src/models/baichuan.cpp@v0.5.0"},
 	&Arch{Name: "jais", Rope: model.RopeNone, Load: loadMPT, Build: wiring{layer: true, noRope: always}.model, Source: "src/models/jais.cpp@v0.5.0"},
-	&Arch{Name: "jais2", Rope: model.RopeNeoX, Build: wiring{layer: true, ffn: denseFFN(ActReLUSqr)}.model, Source: "src/models/jais2.cpp@v0.5.0"},
+	&Arch{Name: "jais2", Rope: model.RopeNeoX, Quant: QuantQuirk{Layers70B: 68}, Build: wiring{layer: true, ffn: denseFFN(ActReLUSqr)}.model, Source: "src/models/jais2.cpp@v0.5.0"},
 	&Arch{Name: "nemotron", Rope: model.RopeNeoX, Build: wiring{layer: true, ffn: denseFFN(ActReLUSqr)}.model, Source: "src/models/nemotron.cpp@v0.5.0"},
 	&Arch{Name: "pangu-embedded", Rope: model.RopeNeoX, Build: wiring{}.model, Source: "src/models/pangu-embed.cpp@v0.5.0"},
 	&Arch{Name: "talkie", Rope: model.RopeNeoX, Build: talkie, Source: "src/models/talkie.cpp@v0.5.0"},

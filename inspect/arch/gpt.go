@@ -16,7 +16,7 @@ var _ = register(
 	&Arch{Name: "mpt", Rope: model.RopeNone, Load: loadMPT, Build: wiring{layer: true, embd: posEmbd, noRope: always, qk: flatQKNorm, ffn: (*Builder).mptFFN}.model, Source: "src/models/mpt.cpp@v0.5.0"},
 	&Arch{Name: "refact", Rope: model.RopeNone, Load: loadAlibi, Build: wiring{noRope: always, noBiasO: true, ffn: denseFFN(ActSiLU)}.model, Source: "src/models/refact.cpp@v0.5.0"},
 	&Arch{Name: "gptneox", Rope: model.RopeNeoX, Load: loadParallel, Build: neox, Source: "src/models/gptneox.cpp@v0.5.0"},
-	&Arch{Name: "falcon", Rope: model.RopeNeoX, Load: loadLlama, Build: falcon, Source: "src/models/falcon.cpp@v0.5.0"},
+	&Arch{Name: "falcon", Rope: model.RopeNeoX, Quant: QuantQuirk{FewerBits: true}, Load: loadLlama, Build: falcon, Source: "src/models/falcon.cpp@v0.5.0"},
 	&Arch{Name: "stablelm", Rope: model.RopeNeoX, Build: stablelm, Source: "src/models/stablelm.cpp@v0.5.0"},
 )
 

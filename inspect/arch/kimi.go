@@ -20,7 +20,7 @@ var _ = register(
 		Source: "src/models/kimi-k3.cpp@v0.5.0",
 	},
 	&Arch{
-		Name: "bailingmoe3", Rope: model.RopeNorm, Hybrid: true, Rollback: true, Budget: deltaBudget,
+		Name: "bailingmoe3", Rope: model.RopeNorm, Hybrid: true, Rollback: true, Budget: deltaBudget, Quant: QuantQuirk{NamedExperts: true},
 		Load: loadBailing3, Build: bailing3,
 		Memory: func(m *model.Model, c *Context) *Memory {
 			if c.MTP {

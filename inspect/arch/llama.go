@@ -6,13 +6,13 @@ import (
 
 var _ = register(
 	&Arch{
-		Name: "llama", Rope: model.RopeNorm,
+		Name: "llama", Rope: model.RopeNorm, Quant: QuantQuirk{Layers70B: 80, Grouped70B: true},
 		Load:   loadLlama,
 		Build:  wiring{factors: true}.model,
 		Source: "src/models/llama.cpp@v0.5.0",
 	},
 	&Arch{
-		Name: "llama-embed", Rope: model.RopeNorm,
+		Name: "llama-embed", Rope: model.RopeNorm, Quant: QuantQuirk{Layers70B: 80, Grouped70B: true},
 		Load:   loadLlama,
 		Build:  func(b *Builder) { b.Expand(b.decoder(wiring{factors: true, attend: (*Builder).uncached})) },
 		Source: "src/models/llama.cpp@v0.5.0, graph<true>",

@@ -7,7 +7,7 @@ import (
 
 var _ = register(
 	&Arch{Name: "qwen", Rope: model.RopeNeoX, Build: wiring{noBiasO: true}.model, Source: "src/models/qwen.cpp@v0.5.0"},
-	&Arch{Name: "qwen2", Rope: model.RopeNeoX, Build: wiring{}.model, Source: "src/models/qwen2.cpp@v0.5.0"},
+	&Arch{Name: "qwen2", Rope: model.RopeNeoX, Quant: QuantQuirk{Layers70B: 80}, Build: wiring{}.model, Source: "src/models/qwen2.cpp@v0.5.0"},
 	&Arch{Name: "qwen2vl", Rope: model.RopeMRoPE, Load: loadSections, Build: wiring{}.model, Source: "src/models/qwen2vl.cpp@v0.5.0"},
 	&Arch{Name: "qwen2moe", Rope: model.RopeNeoX, Load: loadExpertFF, Build: wiring{ffn: (*Builder).qwen2Experts}.model, Source: "src/models/qwen2moe.cpp@v0.5.0"},
 	&Arch{Name: "qwen3", Rope: model.RopeNeoX, Quirk: Quirk{RankSoftmax: true}, Build: wiring{qkNorm: qkBefore}.model, Source: "src/models/qwen3.cpp@v0.5.0"},
