@@ -16,6 +16,7 @@ import (
 	"weigh/cmd/weigh/internal/llama"
 	"weigh/estimate"
 	"weigh/estimate/hw"
+	"weigh/estimate/hw/detect"
 	"weigh/formats"
 	"weigh/inspect"
 	"weigh/inspect/model"
@@ -140,8 +141,16 @@ func (s *session) gather(ctx context.Context) (err error) {
 	if r.machine != nil {
 		s.machine = *r.machine
 		s.machine.Devices = slices.Clone(s.machine.Devices)
-	} else if s.machine, _, err = machine(ctx, r.gpus, r.RPC, r.rpcMemory); err != nil {
-		return err
+	} else {
+		var findings []detect.Finding
+		if s.machine, findings, err = machine(ctx, r.gpus, r.RPC, r.rpcMemory); err != nil {
+			return err
+		}
+		for _, f := range findings {
+			if f.Severity == detect.Error || f.Severity == detect.Warning {
+				s.notes = append(s.notes, f.Message+": weigh doctor says more")
+			}
+		}
 	}
 	if r.hostMemory != "" {
 		n, err := hw.ParseSize(r.hostMemory)

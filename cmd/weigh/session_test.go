@@ -3,6 +3,7 @@ package main
 import (
 	"encoding/json"
 	"slices"
+	"strings"
 	"testing"
 )
 
@@ -50,5 +51,24 @@ func TestDrafts(t *testing.T) {
 				t.Errorf("the parts are %+v, want one draft with %+v", d.Parts, tt.want)
 			}
 		})
+	}
+}
+
+// TestTroubleIsSaid holds that a driver that fails is not passed over in silence
+// where a model is then planned for the CPU.
+func TestTroubleIsSaid(t *testing.T) {
+	onMachine(t, "mixed") // with an NVIDIA card that has no driver
+	out, trouble, code := weigh(t, "estimate", modelFile(t, "Llama-3.2-1B-Q4_K_M"), "-c", "4096", "--json")
+	if code != 0 {
+		t.Fatalf("exit code %d: %s", code, trouble)
+	}
+	var d estimateDocument
+	if err := json.Unmarshal([]byte(out), &d); err != nil {
+		t.Fatal(err)
+	}
+	if !slices.ContainsFunc(d.Notes, func(n string) bool {
+		return strings.Contains(n, "no NVIDIA driver") && strings.Contains(n, "weigh doctor")
+	}) {
+		t.Errorf("notes are %q, want one of the card without a driver", d.Notes)
 	}
 }

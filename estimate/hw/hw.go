@@ -76,15 +76,19 @@ func (d *Device) OnHost(n uint64) uint64 {
 // Taken returns the devices that llama.cpp runs a model on when it is not told
 // which, and why it leaves the others: integrated ones where there is another
 // (those of rpc-servers do not count), all slices of split GPUs but the first,
-// which is all that CUDA shows to one process, and what is beyond MaxDevices.
+// which is all that CUDA shows to one process, and what is beyond MaxDevices. So
+// is a device whose memory is unknown: --fit assigns nothing to one.
 //
-// Source: llama.cpp src/llama.cpp@v0.5.0, llama_prepare_model_devices; NVIDIA's
+// Source: llama.cpp src/llama.cpp@v0.5.0, llama_prepare_model_devices, and common/fit.cpp; NVIDIA's
 // MIG user guide, CUDA device enumeration.
 func Taken(devices []Device) (taken []Device, left []string) {
-	others := slices.ContainsFunc(devices, func(d Device) bool { return d.Remote == "" && !d.Unified })
+	unknown := func(d Device) bool { return d.MemoryTotal == nil && d.MemoryFree == nil }
+	others := slices.ContainsFunc(devices, func(d Device) bool { return d.Remote == "" && !d.Unified && !unknown(d) })
 	slice := false
 	for _, d := range devices {
 		switch {
+		case unknown(d):
+			left = append(left, d.Name+" is left out: its memory is unknown; --gpu or --rpc-memory says what it has")
 		case d.Remote == "" && d.Unified && others:
 			left = append(left, d.Name+" is left out, as llama.cpp does with an integrated device beside others; -dev names it")
 		case d.MIG && slice:

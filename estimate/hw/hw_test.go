@@ -28,7 +28,10 @@ func TestOnHost(t *testing.T) {
 }
 
 func TestTaken(t *testing.T) {
-	card, chip, remote, slice := Device{Name: "card"}, Device{Name: "chip", Unified: true}, Device{Name: "remote", Remote: "host:1"}, Device{Name: "slice", MIG: true}
+	gib := uint64(1 << 30)
+	card, chip := Device{Name: "card", MemoryTotal: &gib}, Device{Name: "chip", MemoryTotal: &gib, Unified: true}
+	remote, slice := Device{Name: "remote", MemoryTotal: &gib, Remote: "host:1"}, Device{Name: "slice", MemoryTotal: &gib, MIG: true}
+	lost := Device{Name: "lost"}
 	many := slices.Repeat([]Device{card}, MaxDevices+1)
 	tests := map[string]struct {
 		all         []Device
@@ -40,9 +43,12 @@ func TestTaken(t *testing.T) {
 		"one beside a card":               {[]Device{chip, card}, "card", "chip is left out, as llama.cpp does with an integrated device"},
 		"one beside a server's device":    {[]Device{remote, chip}, "remote chip", ""},
 		"a card, one and a server's":      {[]Device{remote, card, chip}, "remote card", "chip is left out"},
-		"a server's that shares a memory": {[]Device{card, {Name: "far", Remote: "host:1", Unified: true}}, "card far", ""},
+		"a server's that shares a memory": {[]Device{card, {Name: "far", MemoryTotal: &gib, Remote: "host:1", Unified: true}}, "card far", ""},
 		"two slices":                      {[]Device{slice, slice}, "slice", "slice is left out: CUDA gives one process a single MIG slice"},
 		"a card and a slice":              {[]Device{card, slice}, "card slice", ""},
+		"a card whose memory is unknown":  {[]Device{lost, card}, "card", "lost is left out: its memory is unknown"},
+		"one beside an integrated device": {[]Device{lost, chip}, "chip", "lost is left out"},
+		"nothing but such a card":         {[]Device{lost}, "", "lost is left out"},
 		"more than llama.cpp takes":       {many, strings.TrimSpace(strings.Repeat("card ", MaxDevices)), "at most 16"},
 	}
 	for name, tt := range tests {
