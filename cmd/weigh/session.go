@@ -138,11 +138,11 @@ func newSession(ctx context.Context, name string, r *request) (*session, error) 
 // gather finds the machine and turns the flags into options.
 func (s *session) gather(ctx context.Context) (err error) {
 	r := s.req
+	var findings []detect.Finding
 	if r.machine != nil {
 		s.machine = *r.machine
 		s.machine.Devices = slices.Clone(s.machine.Devices)
 	} else {
-		var findings []detect.Finding
 		if s.machine, findings, err = machine(ctx, r.gpus, r.RPC, r.rpcMemory); err != nil {
 			return err
 		}
@@ -182,6 +182,13 @@ func (s *session) gather(ctx context.Context) (err error) {
 		var left []string
 		o.Devices, left = hw.Taken(o.Devices)
 		s.notes = append(s.notes, left...)
+	}
+	if len(o.Devices) > 1 {
+		for _, f := range findings { // what changes the devices' order, or which they are
+			if f.Severity == detect.Info && f.Hint != "" {
+				s.notes = append(s.notes, f.Message+": "+f.Hint)
+			}
+		}
 	}
 	if r.nOutputs >= 0 {
 		o.NOutputs = &r.nOutputs
