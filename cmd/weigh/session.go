@@ -158,10 +158,12 @@ func (s *session) gather(ctx context.Context) (err error) {
 			return fmt.Errorf("--host-memory: %w", err)
 		}
 		s.machine.Host.MemoryTotal, s.machine.Host.MemoryAvailable, s.machine.Host.Limit = &n, &n, nil
-	} else if i := slices.IndexFunc(s.machine.Devices, func(d hw.Device) bool { return d.Unified && d.Assumed }); i >= 0 {
-		// A machine that is named by its chip has no memory but the chip's.
+	} else if i := slices.IndexFunc(s.machine.Devices, func(d hw.Device) bool { return d.HostMemory > 0 }); i >= 0 {
+		// A machine that is named by its chip has no memory but the chip's, of which the system takes some.
 		d := s.machine.Devices[i]
-		s.machine.Host.MemoryTotal, s.machine.Host.MemoryAvailable, s.machine.Host.Limit = d.MemoryTotal, d.MemoryFree, nil
+		total := d.HostMemory
+		free := total - total/12
+		s.machine.Host.MemoryTotal, s.machine.Host.MemoryAvailable, s.machine.Host.Limit = &total, &free, nil
 		s.notes = append(s.notes, "the host's memory is taken to be the "+d.Name+"'s, which it shares; --host-memory says otherwise")
 	}
 	if err := s.chooseBackend(); err != nil {

@@ -72,3 +72,28 @@ func TestTroubleIsSaid(t *testing.T) {
 		t.Errorf("notes are %q, want one of the card without a driver", d.Notes)
 	}
 }
+
+// TestNamedMachines holds that a machine named by its chip has all the memory
+// that was sold with it, not only what its GPU may take.
+func TestNamedMachines(t *testing.T) {
+	onMachine(t, "rx7900xtx")
+	const gib = 1 << 30
+	for gpu, want := range map[string]struct{ device, host uint64 }{
+		"M4 Max 128GB":         {96 * gib, 128 * gib},
+		"Radeon 8060S 128GB":   {64 * gib, 128 * gib},
+		"GB10":                 {128 * gib, 128 * gib},
+		"RTX 4090":             {24 * gib, 65536000 << 10},
+		"2x RTX 3090:free=1GB": {24 * gib, 65536000 << 10},
+	} {
+		t.Run(gpu, func(t *testing.T) {
+			out, _, _ := weigh(t, "estimate", modelFile(t, "Llama-3.2-1B-Q4_K_M"), "-c", "4096", "--json", "--gpu", gpu)
+			var d estimateDocument
+			if err := json.Unmarshal([]byte(out), &d); err != nil {
+				t.Fatal(err)
+			}
+			if d.Devices[0].MemoryTotal == nil || *d.Devices[0].MemoryTotal != want.device || d.Host.MemoryTotal == nil || *d.Host.MemoryTotal != want.host || d.Host.MemoryFree == nil || *d.Host.MemoryFree > want.host {
+				t.Errorf("device and host are %+v, %+v, want %d and %d bytes", d.Devices[0], d.Host, want.device, want.host)
+			}
+		})
+	}
+}

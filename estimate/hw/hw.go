@@ -41,6 +41,7 @@ type Device struct {
 	MemoryReserved uint64  // bytes the driver keeps for itself, already out of MemoryFree
 	Unified        bool    // shares the host's memory: count it once
 	OwnFree        uint64  // bytes free of what the firmware sets aside for a Unified device, which the host does not have
+	HostMemory     uint64  // bytes that the machine of an assumed Unified device has
 	UsedBy         []Process
 
 	ComputeCapability Capability // of an NVIDIA device

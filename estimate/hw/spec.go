@@ -170,6 +170,9 @@ func (c Card) Device() (Device, error) {
 		reserved = Reserved(c)
 	}
 	free := total - reserved
+	if c.Unified {
+		d.HostMemory = c.Memory
+	}
 	d.MemoryTotal, d.MemoryFree, d.MemoryReserved = &total, &free, reserved
 	d.Source = map[string]string{"memory_total": why, "memory_free": why + ", less what the driver keeps (assumed)"}
 	for field, known := range map[string]bool{
