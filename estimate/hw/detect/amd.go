@@ -174,7 +174,7 @@ func (n kfdNode) fill(d *hw.Device, root fs.FS) {
 	}
 	simds, _ := strconv.Atoi(n.properties["simd_count"])
 	perCU, _ := strconv.Atoi(n.properties["simd_per_cu"])
-	if simds > 0 && simds < 1<<16 && perCU > 0 {
+	if simds > 0 && simds < 1<<12 && perCU > 0 {
 		d.SMs = simds / perCU
 		d.Source["multiprocessors"] = "kfd"
 	}
@@ -217,7 +217,11 @@ func bankBps(width, mhz uint64, arch string) uint64 {
 	case strings.HasPrefix(arch, "gfx80"):
 		rate = 4
 	}
-	return width / 8 * mhz * 1_000_000 * rate
+	bps := width / 8 * mhz * 1_000_000 * rate
+	if bps > maxBandwidth {
+		return 0
+	}
+	return bps
 }
 
 // processes lists who holds video memory of the device through ROCm.

@@ -262,8 +262,41 @@ func coresPerSM(major, minor int) int {
 	return 128
 }
 
+// believe makes figures unknown that no GPU has.
+func (r *reading) believe() {
+	const (
+		most       = 1 << 10    // multiprocessors
+		mostMilliW = 10_000_000 // a GPU's power limit
+	)
+	if r.Cores < 0 || r.Cores > most*192 {
+		r.lost("cores", fmt.Sprintf("the driver says %d", r.Cores))
+		r.Cores = 0
+	}
+	if r.SMs < 0 || r.SMs > most {
+		r.lost("cores", fmt.Sprintf("the driver says %d multiprocessors", r.SMs))
+		r.SMs = 0
+	}
+	if r.Major < 1 || r.Major > 99 || r.Minor < 0 || r.Minor > 9 {
+		if r.Major != 0 {
+			r.lost("compute capability", fmt.Sprintf("the driver says %d.%d", r.Major, r.Minor))
+		}
+		r.Major, r.Minor = 0, 0
+	}
+	if r.PCIe != (hw.PCIe{}) && r.PCIe.Bps() == 0 {
+		if r.PCIe.Gen != 0 && r.PCIe.Width != 0 {
+			r.lost("PCIe link", fmt.Sprintf("the driver says generation %d, %d lanes", r.PCIe.Gen, r.PCIe.Width))
+		}
+		r.PCIe = hw.PCIe{}
+	}
+	if r.PowerMilliW > mostMilliW {
+		r.lost("power limit", fmt.Sprintf("the driver says %d mW", r.PowerMilliW))
+		r.PowerMilliW = 0
+	}
+}
+
 // device turns a reading into a device.
 func (r reading) device(way string, host hw.Host) hw.Device {
+	r.believe()
 	d := hw.Device{
 		Name: cmp.Or(r.Name, "NVIDIA GPU"), UUID: r.UUID, Vendor: "nvidia", Backend: hw.CUDA, MIG: r.MIG, WDDM: r.WDDM,
 		ComputeCapability: hw.Capability{Major: r.Major, Minor: r.Minor},
@@ -285,7 +318,7 @@ func (r reading) device(way string, host hw.Host) hw.Device {
 	if d.SMs > 0 {
 		d.Source["multiprocessors"] = way
 	}
-	if r.BusWidth > 0 && r.MemoryMHz > 0 && r.BusWidth <= 16384 && r.MemoryMHz <= 100_000 {
+	if r.BusWidth >= 32 && r.MemoryMHz >= 100 && r.BusWidth <= 16384 && r.MemoryMHz <= 100_000 {
 		// Two transfers a clock and wire: reproduces the data sheets of GDDR5, GDDR6X and HBM3.
 		d.BandwidthBps = uint64(r.BusWidth) / 8 * uint64(r.MemoryMHz) * 1e6 * 2
 		d.Source["bandwidth_bytes_per_second"] = way + " bus width x clock"

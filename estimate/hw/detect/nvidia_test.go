@@ -178,6 +178,7 @@ func TestNVML(t *testing.T) {
 			"0 cuda NVIDIA GeForce RTX 4090 ?/? cc 8.9 SM 128 1008 GB/s PCIe 4x16",
 			"1 cuda NVIDIA GeForce RTX 4090 ?/? cc 8.9 SM 128 1008 GB/s PCIe 4x16",
 			"2 cuda NVIDIA GeForce RTX 4090 ?/? cc 8.9 SM 128 1008 GB/s PCIe 4x16",
+			"3 cuda NVIDIA GeForce RTX 4090 24464/24564 cc 8.9 SM 128 1008 GB/s PCIe 4x16",
 		}, []string{"free of 25757220864", "the driver says 0 bytes", "the driver says 2251799813685248 bytes"}},
 	}
 	for name, tt := range tests {

@@ -14,6 +14,9 @@ import (
 // broken one.
 const maxMemory = 1 << 50
 
+// maxBandwidth is more than the memory of any device carries, bytes per second.
+const maxBandwidth = 100_000_000_000_000
+
 // maxName is as much of a process's name as is kept, in bytes.
 const maxName = 256
 

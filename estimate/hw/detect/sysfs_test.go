@@ -77,6 +77,7 @@ func TestBankBps(t *testing.T) {
 		"MI300X, HBM3":         {8192, 1300, "gfx942", 5324},
 		"a processor's memory": {128, 2400, "gfx1036", 0},
 		"nothing said":         {0, 0, "gfx1100", 0},
+		"more than can be":     {65535, 65535, "gfx1100", 0},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
