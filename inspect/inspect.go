@@ -302,6 +302,14 @@ func bareError(err error) error {
 	return err
 }
 
+// Weightless reports whether no weights are here: there is a configuration
+// alone, or a vocabulary.
+func (m *Inspection) Weightless() bool { return len(m.Files) == 0 }
+
+// Defined reports whether the weights of a Weightless model are known all the
+// same, by what its class defines.
+func (m *Inspection) Defined() bool { return m.HF != nil && m.HF.Defined }
+
 // Parameters returns the logical weights: packed elements count as what they
 // encode.
 func (m *Inspection) Parameters() (n uint64) {

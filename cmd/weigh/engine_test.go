@@ -59,7 +59,7 @@ func TestEnginePacked(t *testing.T) {
 	var d otherEngineDocument
 	folder := hfFolder(t, "qwen3-14b-mlx-4bit")
 	weighJSON(t, 0, &d, "estimate", folder, "--engine", "vllm", "--gpu", "80GiB")
-	stored := d.Model.FileBytes
+	stored := *d.Model.FileBytes
 	if w := d.Devices[0].Model; w > stored+stored/20 || w < stored-stored/20 {
 		t.Errorf("weights are %d bytes in files of %d", w, stored)
 	}

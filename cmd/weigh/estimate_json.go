@@ -32,12 +32,12 @@ type (
 		Backend string `json:"backend"`
 	}
 	modelDocument struct {
-		Path         string `json:"path"`
-		Format       string `json:"format"`
-		Architecture string `json:"architecture"`
-		Name         string `json:"name"`
-		Parameters   uint64 `json:"parameters"`
-		FileBytes    uint64 `json:"file_bytes"`
+		Path         string  `json:"path"`
+		Format       string  `json:"format"`
+		Architecture string  `json:"architecture"`
+		Name         string  `json:"name"`
+		Parameters   uint64  `json:"parameters"`
+		FileBytes    *uint64 `json:"file_bytes"` // unknown without weights
 	}
 	settingsDocument struct {
 		NCtx       int                `json:"n_ctx"`
@@ -113,6 +113,9 @@ func newEstimateDocument(s *session) *estimateDocument {
 		Fits:     s.fits(), Steps: s.steps, Notes: s.allNotes(),
 		Devices: []memoryDocument{},
 	}
+	if s.Defined() {
+		d.Basis["model"], d.Basis["compute"] = string(estimate.Modelled), string(estimate.Modelled)
+	}
 	for i := range b.Devices {
 		m := &b.Devices[i]
 		dev := &s.options.Devices[m.Device]
@@ -143,7 +146,11 @@ func newEstimateDocument(s *session) *estimateDocument {
 }
 
 func newModelDocument(s *session) modelDocument {
-	return modelDocument{s.Path, s.Format, s.Model.Arch, s.Model.Name, s.Parameters(), s.FileBytes()}
+	d := modelDocument{s.Path, s.Format, s.Model.Arch, s.Model.Name, s.Parameters(), nil}
+	if !s.Weightless() {
+		d.FileBytes = new(s.FileBytes())
+	}
+	return d
 }
 
 func newSettingsDocument(s *session) settingsDocument {

@@ -109,7 +109,7 @@ type (
 	}
 	quantizationDocument struct {
 		Label         string         `json:"label"`
-		BitsPerWeight float64        `json:"bits_per_weight"`
+		BitsPerWeight *float64       `json:"bits_per_weight"` // unknown without weights
 		Types         []typeDocument `json:"types"`
 		packingDocument
 	}
@@ -174,8 +174,11 @@ func summarize(ins *inspect.Inspection) *inspectDocument {
 		Schema: 1, Format: ins.Format, Path: ins.Path,
 		Notes: []string{}, Layers: []layerDocument{}, Files: []fileDocument{},
 	}
-	if len(ins.Files) > 0 {
+	switch {
+	case !ins.Weightless():
 		d.Parameters, d.FileBytes, d.TensorBytes = new(ins.Parameters()), new(ins.FileBytes()), new(ins.TensorBytes())
+	case ins.Defined() && !ins.HF.Towers:
+		d.Parameters = new(ins.Parameters())
 	}
 	for _, f := range ins.Files {
 		d.Files = append(d.Files, fileDocument{f.Path, f.Bytes})
@@ -341,8 +344,8 @@ func quantizationOf(ins *inspect.Inspection, tensors iter.Seq[tensorDocument]) q
 		}
 		return strings.Compare(a.Type, b.Type)
 	})
-	if p := ins.Parameters(); p > 0 {
-		q.BitsPerWeight = 8 * float64(bytes) / float64(p)
+	if p := ins.Parameters(); p > 0 && bytes > 0 {
+		q.BitsPerWeight = new(8 * float64(bytes) / float64(p))
 	}
 	q.Label = label(ins, q.Types)
 	return q
@@ -365,6 +368,9 @@ func label(ins *inspect.Inspection, types []typeDocument) string {
 	}
 	if len(types) > 0 {
 		return types[0].Type
+	}
+	if ins.Defined() {
+		return ins.HF.Weights[0].Type.String()
 	}
 	return ""
 }

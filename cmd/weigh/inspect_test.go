@@ -54,8 +54,8 @@ func TestInspectOnRealFolders(t *testing.T) {
 			var d inspectDocument
 			weighJSON(t, 0, &d, "inspect", dir)
 			if s := want.Stored; s != nil {
-				if *d.Parameters != s.Params || *d.TensorBytes != s.Bytes || fmt.Sprintf("%.5f", d.Quantization.BitsPerWeight) != fmt.Sprintf("%.5f", s.Bits) {
-					t.Errorf("%d parameters in %d bytes, %f bits each; want %+v", *d.Parameters, *d.TensorBytes, d.Quantization.BitsPerWeight, *s)
+				if *d.Parameters != s.Params || *d.TensorBytes != s.Bytes || fmt.Sprintf("%.5f", *d.Quantization.BitsPerWeight) != fmt.Sprintf("%.5f", s.Bits) {
+					t.Errorf("%d parameters in %d bytes, %f bits each; want %+v", *d.Parameters, *d.TensorBytes, *d.Quantization.BitsPerWeight, *s)
 				}
 			}
 			if want.Kind == "lora_adapter" {
@@ -74,6 +74,41 @@ func TestInspectOnRealFolders(t *testing.T) {
 				t.Errorf("tied %v, want %v", *d.Tied, *want.Tied)
 			}
 		})
+	}
+}
+
+// TestAConfigurationAloneIsWeighed compares the estimate of a configuration with
+// that of the whole folder.
+func TestAConfigurationAloneIsWeighed(t *testing.T) {
+	onMachine(t, "rx7900xtx")
+	for _, name := range []string{"llama-3.1-8b", "mixtral-8x7b", "gemma-2-2b-it", "gpt-oss-20b", "phi3-mini-slerp", "granite-3.3-8b-fp8-ct", "kimi-k2.5-cut2"} {
+		t.Run(name, func(t *testing.T) {
+			config, err := fs.ReadFile(fixtures.HF, "hf/"+name+"/config.json")
+			if err != nil {
+				t.Fatal(err)
+			}
+			var alone, whole estimateDocument
+			args := []string{"--gpu", "80GiB", "--gpu", "80GiB", "--host-memory", "512GiB", "-c", "4096", "-np", "1"}
+			weighJSON(t, 0, &alone, append([]string{"estimate", folder(t, map[string]string{"config.json": string(config)}, nil)}, args...)...)
+			weighJSON(t, 0, &whole, append([]string{"estimate", hfFolder(t, name)}, args...)...)
+			if alone.Model.FileBytes != nil || alone.Basis["model"] != "modelled" || alone.Basis["context"] != "exact" {
+				t.Errorf("file of %v bytes, basis %v", alone.Model.FileBytes, alone.Basis)
+			}
+			for i := range whole.Devices {
+				a, b := alone.Devices[i], whole.Devices[i]
+				if a.Model != b.Model || a.Context != b.Context || a.Compute != b.Compute {
+					t.Errorf("%s: model %d, context %d, compute %d; with weights %d, %d, %d", a.Name, a.Model, a.Context, a.Compute, b.Model, b.Context, b.Compute)
+				}
+			}
+			if a, b := alone.Host, whole.Host; a.Model != b.Model || a.Context != b.Context || a.Compute != b.Compute {
+				t.Errorf("host %+v, with weights %+v", a, b)
+			}
+		})
+	}
+	dir := folder(t, map[string]string{"config.json": `{"architectures":["LlamaForCausalLM"],"model_type":"llama","hidden_size":64,"num_hidden_layers":2,"num_attention_heads":4,"intermediate_size":128,"vocab_size":100,"max_position_embeddings":128}`}, nil)
+	out, trouble, code := weigh(t, dir)
+	if code != 0 || !strings.Contains(out, "no weights here") || !strings.Contains(out, "It would fit. Once its weights are here, run:") {
+		t.Errorf("exit code %d, output\n%s%s", code, out, trouble)
 	}
 }
 

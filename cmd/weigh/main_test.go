@@ -177,7 +177,7 @@ func TestBadInput(t *testing.T) {
 		"a pointer of Git LFS":         {[]string{write("lfs.gguf", []byte("version https://git-lfs.github.com/spec/v1\noid sha256:4d7a214614ab2935c943f9e0ff69d22eadbb8f32b1258daaa5e2ca24d17e2393\nsize 12345\n"))}, "12345 bytes", "git lfs pull"},
 		"a pickle":                     {[]string{write("pytorch_model.bin", []byte("\x80\x02}q\x00."))}, "pickle", "convert"},
 		"a folder without a model":     {[]string{filepath.Dir(write("empty/README", []byte("x")))}, "no model here", ""},
-		"a config without weights":     {[]string{filepath.Dir(write("bare/config.json", []byte(`{"architectures":["LlamaForCausalLM"],"model_type":"llama","hidden_size":64,"num_hidden_layers":2,"num_attention_heads":4,"intermediate_size":128,"vocab_size":100,"max_position_embeddings":128,"rms_norm_eps":1e-5}`)))}, "no weights", ""},
+		"a config without weights":     {[]string{filepath.Dir(write("bare/config.json", []byte(`{"architectures":["XverseForCausalLM"],"model_type":"xverse","hidden_size":64,"num_hidden_layers":2,"num_attention_heads":4,"intermediate_size":128,"vocab_size":100,"max_position_embeddings":128,"rms_norm_eps":1e-5}`)))}, "no weights", ""},
 		"a device":                     {[]string{os.DevNull}, "neither a file nor a folder", ""},
 		"an unknown flag":              {[]string{model, "--ctx-sizes", "3"}, `unknown flag "--ctx-sizes": did you mean --ctx-size?`, "--help"},
 		"a flag without its value":     {[]string{model, "-c"}, "-c wants N after it", ""},

@@ -263,9 +263,15 @@ func (s *session) smallerQuants(w plan.Want) (found []smallerQuant) {
 	if err != nil {
 		return nil
 	}
+	own := s.FileBytes()
+	if s.Weightless() {
+		for i := range s.Model.Tensors {
+			own += s.Model.Tensors[i].Bytes
+		}
+	}
 	var results []*quant.Result
 	for _, ft := range quant.FileTypes() {
-		if r, err := src.Plan(ft, quant.Options{Imatrix: &quant.Imatrix{}}); err == nil && r.DataBytes < s.FileBytes() {
+		if r, err := src.Plan(ft, quant.Options{Imatrix: &quant.Imatrix{}}); err == nil && r.DataBytes < own {
 			results = append(results, r)
 		}
 	}

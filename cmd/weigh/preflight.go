@@ -150,11 +150,13 @@ func printModel(w io.Writer, style render.Style, ins *inspect.Inspection) {
 	var facts []string
 	add := func(format string, args ...any) { facts = append(facts, fmt.Sprintf(format, args...)) }
 	add("%s", render.Text(sum.Architecture))
-	if len(ins.Files) > 0 {
+	if sum.Parameters != nil {
 		add("%s parameters", humanCount(*sum.Parameters))
-		add("%s in %s", render.Bytes(*sum.FileBytes), plural(len(ins.Files), "file"))
-	} else {
+	}
+	if ins.Weightless() {
 		add("no weights here")
+	} else {
+		add("%s in %s", render.Bytes(*sum.FileBytes), plural(len(ins.Files), "file"))
 	}
 	if m := ins.Model; m != nil {
 		add("%d layers", m.NLayer())
@@ -182,7 +184,9 @@ func printModel(w io.Writer, style render.Style, ins *inspect.Inspection) {
 		types = append(types, fmt.Sprintf("%s %s %s", t.Type, plural(t.Tensors, "tensor"), render.Bytes(t.Bytes)))
 	}
 	if len(types) > 0 {
-		types = append(types, fmt.Sprintf("%.2f bits per weight", sum.Quantization.BitsPerWeight))
+		if bits := sum.Quantization.BitsPerWeight; bits != nil {
+			types = append(types, fmt.Sprintf("%.2f bits per weight", *bits))
+		}
 		fmt.Fprintf(w, "  %s\n", wrap(types, "  ", style.Width))
 	}
 }
@@ -252,9 +256,12 @@ func printVerdict(w io.Writer, style render.Style, s *session, command string) {
 	for _, step := range s.steps {
 		render.Prose(w, 2, "  "+style.Dim(render.Text(step)))
 	}
-	if s.fits() {
+	switch {
+	case s.fits() && s.Defined():
+		fmt.Fprintln(w, style.Green("It would fit.")+" Once its weights are here, run:")
+	case s.fits():
 		fmt.Fprintln(w, style.Green("It fits.")+" Run:")
-	} else {
+	default:
 		fmt.Fprintln(w, style.Red("It does not fit.")+" What llama-server would try:")
 	}
 	fmt.Fprintln(w)

@@ -60,7 +60,8 @@ func TestRulesOfEveryFamily(t *testing.T) {
 			t.Errorf("%s: %d rules apply", name, len(d.Rules))
 		}
 	}
-	out, trouble, code := weigh(t, "rules", "../../fixtures/hf/llama-3.1-8b", "--gpu", "none")
+	bare := folder(t, map[string]string{"config.json": `{"architectures":["XverseForCausalLM"],"hidden_size":64,"num_hidden_layers":2,"num_attention_heads":4,"intermediate_size":128,"vocab_size":100,"max_position_embeddings":128,"rms_norm_eps":1e-5}`}, nil)
+	out, trouble, code := weigh(t, "rules", bare, "--gpu", "none")
 	if code != exitError || out != "" || !strings.Contains(trouble, "no weights") {
 		t.Errorf("a folder without weights: exit code %d, output %q, trouble %q", code, out, trouble)
 	}

@@ -317,7 +317,7 @@ func newScannedDocument(r *scanned) scannedDocument {
 	}
 	if s := r.sum; s != nil {
 		d.Format, d.Architecture, d.Title, d.Parameters, d.Quantization = known(s.Format), known(s.Architecture), known(s.Name), s.Parameters, known(s.Quantization.Label)
-		d.BitsPerWeight, d.NCtxTrain = &s.Quantization.BitsPerWeight, s.NCtxTrain
+		d.BitsPerWeight, d.NCtxTrain = s.Quantization.BitsPerWeight, s.NCtxTrain
 	}
 	if r.verdict != "" {
 		d.NCtx, d.NGPULayers = &r.nCtx, &r.layers

@@ -118,12 +118,15 @@ func newSession(ctx context.Context, name string, r *request) (*session, error) 
 	case ins.Model == nil:
 		s.Close()
 		return nil, fmt.Errorf("%s: %w", name, ins.Reason)
-	case len(ins.Files) == 0:
+	case ins.Weightless() && !ins.Defined():
 		s.Close()
-		return nil, fmt.Errorf("%s: no weights are here to be weighed", name)
+		return nil, fmt.Errorf("%s: no weights are here to be weighed; weigh inspect says how its caches grow", name)
 	}
 	if ins.HF != nil {
 		s.notes = append(s.notes, "llama.cpp reads GGUF files: these are the figures of the one that its converter makes of this folder")
+		if ins.Defined() {
+			s.notes = append(s.notes, "no weights are here: they are taken to be those that the class defines, unpacked; the caches are exact")
+		}
 		if why := ins.HF.Refused; why != "" {
 			s.notes = append(s.notes, "the converter refuses these weights, and the figures are of the unpacked ones: "+why)
 		}

@@ -41,9 +41,11 @@ type Model struct {
 
 	Weights        []Weight // the parameters, packed ones put together
 	Params         uint64   // sum over Weights; stored twice counts twice
-	Bytes          uint64   // of all stored tensors, scales and buffers included
+	Bytes          uint64   // of all stored tensors, scales and buffers included; of the Defined ones as the configuration's type has them
 	StoredElements uint64   // product of stored shapes, summed: what counting packed elements as parameters gives
 	StoredTensors  int
+	Towers         bool    // the configuration has other models beside the language model's
+	Defined        bool    // no weights are here: Weights are the language model's by its class, Params counts them
 	BitsPerWeight  float64 // 8·Bytes / Params; 0 without weights
 
 	Quant      *Quant // nil for plain weights
@@ -446,9 +448,13 @@ func (f *folder) model(path string) (*Model, error) {
 	}
 	m.Context, _ = f.config.Text().Int("max_position_embeddings", "n_positions", "n_ctx", "max_seq_len", "max_sequence_length", "seq_length", "model_max_length")
 	m.Tied = isTied(m)
+	m.Towers = slices.ContainsFunc([]string{"vision_config", "audio_config", "vit_config", "thinker_config", "visual"}, f.config.Has)
 	m.Refused = refusal(m.Class, q, m.Weights)
 	f.convert(m)
-	if len(f.files) == 0 {
+	switch {
+	case m.Defined:
+		m.Notes = append(m.Notes, "the folder has a configuration and no weights: they are taken to be those that the class defines, unpacked, without towers and further-token layers")
+	case len(f.files) == 0:
 		m.Notes = append(m.Notes, "the folder has a configuration and no weights: sizes are not known")
 	}
 	return m, nil
@@ -571,8 +577,22 @@ func (f *folder) convert(m *Model) {
 		}
 		return
 	}
-	m.convertAs(class, complete(h, f.config), f)
+	h = complete(h, f.config)
+	if len(f.files) == 0 {
+		layers, _ := h.Int(layerKeys...)
+		if m.Weights = define(class, h, int(min(layers, maxBlocks+1))); m.Weights != nil {
+			m.Defined = true
+			for i := range m.Weights {
+				m.Params += m.Weights[i].Params
+				m.Bytes += m.Weights[i].Bytes
+			}
+		}
+	}
+	m.convertAs(class, h, f)
 }
+
+// layerKeys are the names of the number of layers.
+var layerKeys = []string{"n_layers", "num_hidden_layers", "n_layer", "num_layers", "num_transformer_layers"}
 
 // complete adds the values that the classes of config give to keys that its
 // hyper-parameters h leave out: the text model's class, then the outer one's.
@@ -677,7 +697,7 @@ func (m *Model) convertAs(class string, h hfconfig.Object, f *folder) {
 	for i := range m.Weights {
 		c.weights[m.Weights[i].Name] = true
 	}
-	layers, ok := c.h.Int("n_layers", "num_hidden_layers", "n_layer", "num_layers", "num_transformer_layers")
+	layers, ok := c.h.Int(layerKeys...)
 	if !ok {
 		layers = int64(countLayers(m.Weights))
 	}

@@ -205,16 +205,7 @@ var stateRows = []row{
 		hf: []string{"Lfm2ForCausalLM", "LFM2ForCausalLM", "Lfm2Model", "Lfm2BidirectionalModel"}, arch: "lfm2", prepare: lfm2Prepare,
 		set: "vocab_size=vocab_size\nshortconv.l_cache=conv_L_cache\nattention.layer_norm_rms_epsilon=norm_eps",
 		params: func(c *converter) {
-			ff := c.int("block_ff_dim", "intermediate_size")
-			if auto, ok := c.h["block_auto_adjust_ff_dim"].(bool); auto || !ok {
-				of := max(c.intOr(256, "block_multiple_of"), 1)
-				ff = int64(float64(2*ff) / 3)
-				if m, ok := c.h.Float("block_ffn_dim_multiplier"); ok {
-					ff = int64(m * float64(ff))
-				}
-				ff = (ff + of - 1) / of * of
-			}
-			c.put("feed_forward_length", ff)
+			c.put("feed_forward_length", lfm2Width(c))
 			if c.class != "Lfm2ForCausalLM" && c.class != "LFM2ForCausalLM" {
 				pool(c)
 			}
@@ -687,20 +678,45 @@ func nemotronNext(c *converter, name string) string {
 func lfm2Prepare(c *converter) {
 	kv := c.int("num_key_value_heads")
 	heads := make([]any, c.blocks)
+	for i, full := range lfm2Attention(c) {
+		heads[i] = int64(0)
+		if full {
+			heads[i] = kv
+		}
+	}
+	c.h["num_key_value_heads"] = heads
+}
+
+// lfm2Attention returns which layers attend.
+func lfm2Attention(c *converter) []bool {
 	attn := c.types("full_attention")
 	if conv := c.types("conv"); c.arch == "lfm2" && conv != nil {
 		for i := range conv {
 			attn[i] = !conv[i]
 		}
 	}
-	listed := c.h.List("full_attn_idxs")
-	for i := range heads {
-		heads[i] = int64(0)
-		if attn != nil && attn[i] || attn == nil && slices.Contains(listed, any(int64(i))) {
-			heads[i] = kv
-		}
+	if attn != nil {
+		return attn
 	}
-	c.h["num_key_value_heads"] = heads
+	attn = make([]bool, c.blocks)
+	for i := range attn {
+		attn[i] = slices.Contains(c.h.List("full_attn_idxs"), any(int64(i)))
+	}
+	return attn
+}
+
+// lfm2Width is the width of the feed-forward networks.
+func lfm2Width(c *converter) int64 {
+	ff := c.int("block_ff_dim", "intermediate_size")
+	if auto, ok := c.h["block_auto_adjust_ff_dim"].(bool); auto || !ok {
+		of := max(c.intOr(256, "block_multiple_of"), 1)
+		ff = int64(float64(2*ff) / 3)
+		if m, ok := c.h.Float("block_ffn_dim_multiplier"); ok {
+			ff = int64(m * float64(ff))
+		}
+		ff = (ff + of - 1) / of * of
+	}
+	return ff
 }
 
 func lfm2Conv(_ *converter, t tensor) []tensor {

@@ -13,7 +13,7 @@ export function drawModel(d) {
     return lo === hi ? lo : `${lo} to ${hi}`;
   };
   const facts = [
-    ["architecture", d.architecture], ["parameters", people(d.parameters)], ["file", bytes(d.file_bytes)], ["bits per weight", d.quantization.bits_per_weight.toFixed(2)],
+    ["architecture", d.architecture], ["parameters", d.parameters && people(d.parameters)], ["file", d.file_bytes && bytes(d.file_bytes)], ["bits per weight", d.quantization.bits_per_weight?.toFixed(2)],
     ["layers", d.n_layer], ["hidden size", d.n_embd], ["heads", span(d.n_head)], ["KV heads", span(d.n_head_kv)], ["feed-forward", span(d.n_ff)],
     ["experts", d.n_expert ? `${d.n_expert}, ${span(d.n_expert_used)} used` : null], ["window", d.n_swa], ["vocabulary", d.n_vocab && count(d.n_vocab)], ["trained on", d.n_ctx_train && `${count(d.n_ctx_train)} tokens`],
   ];
