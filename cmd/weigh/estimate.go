@@ -116,7 +116,8 @@ func named(cmd *cobra.Command, r *request, args []string) error {
 
 // printMemory writes the table of devices and host.
 func printMemory(w io.Writer, style render.Style, s *session) {
-	rows := [][]string{{"", "weights", "cache", "compute", "overhead", "total", "free", ""}}
+	head := []string{"", "weights", "cache", "compute", "overhead", "total", "free", ""}
+	rows := [][]string{head}
 	line := func(name string, m *estimate.Memory, v verdict) {
 		word := style.Green("fits")
 		switch {
@@ -135,8 +136,22 @@ func printMemory(w io.Writer, style render.Style, s *session) {
 	}
 	sum, v := s.host()
 	line("host", &sum, v)
-	render.Columns(w, rows, 1, 2, 3, 4, 5, 6)
+	if style.Width == 0 || style.Width >= leastTable {
+		render.Columns(w, rows, 1, 2, 3, 4, 5, 6)
+		return
+	}
+	for _, row := range rows[1:] {
+		render.Prose(w, 2, style.Bold(row[0])+"  "+row[7])
+		var parts []string
+		for i, cell := range row[1:5] {
+			parts = append(parts, head[i+1]+" "+cell)
+		}
+		render.Prose(w, 2, fmt.Sprintf("  %s of %s free: %s", row[5], row[6], strings.Join(parts, ", ")))
+	}
 }
+
+// leastTable is the width below which the table of devices is a list.
+const leastTable = 78
 
 // printSettings writes what llama.cpp settles on.
 func printSettings(w io.Writer, s *session) {

@@ -8,7 +8,6 @@ import (
 	"net"
 	"path"
 	"strings"
-	"unicode/utf8"
 
 	"github.com/spf13/cobra"
 
@@ -179,25 +178,9 @@ func barWidth(style render.Style) int {
 // printFacts writes facts in a line below a heading, in more where the terminal
 // is narrow.
 func printFacts(w io.Writer, style render.Style, facts []string) {
-	line := ""
-	flush := func() {
-		if line != "" {
-			fmt.Fprintf(w, "  %s\n", style.Dim(line))
-		}
+	if len(facts) > 0 {
+		render.Prose(w, 0, "  "+style.Dim(strings.Join(facts, ", ")))
 	}
-	for _, f := range facts {
-		switch {
-		case line == "":
-			line = f
-		case style.Width > 0 && utf8.RuneCountInString(line)+utf8.RuneCountInString(f)+5 > style.Width:
-			line += ","
-			flush()
-			line = f
-		default:
-			line += ", " + f
-		}
-	}
-	flush()
 }
 
 // printMachine writes the machine for people.
@@ -268,7 +251,7 @@ func printDevice(w io.Writer, style render.Style, d hw.Device, reserve uint64) {
 		fmt.Fprintf(w, "  %s could be freed by ending %s\n", render.Bytes(freed), names)
 	}
 	for _, note := range d.Notes {
-		fmt.Fprintf(w, "  %s\n", style.Dim(render.Text(note)))
+		render.Prose(w, 2, "  "+style.Dim(render.Text(note)))
 	}
 }
 
@@ -389,7 +372,7 @@ func printHost(w io.Writer, style render.Style, h hw.Host) {
 	}
 	render.Columns(w, rows)
 	for _, note := range h.Notes {
-		fmt.Fprintf(w, "  %s\n", style.Dim(render.Text(note)))
+		render.Prose(w, 2, "  "+style.Dim(render.Text(note)))
 	}
 }
 

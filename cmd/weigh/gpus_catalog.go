@@ -65,15 +65,8 @@ func printCatalog(w io.Writer, style render.Style, pattern string, asJSON bool) 
 			c.ComputeCapability.String() + c.Arch, blank(c.Units), c.Source,
 		})
 	}
-	if style.Width > 0 && style.Width < 160 { // the sources are the widest column: --json and a pipe have them
-		rows[0][3], rows[0][4] = "FP16 TF", "FP32 TF"
-		for i, r := range rows {
-			if rows[i] = r[:7]; style.Width < 100 {
-				rows[i] = []string{r[0], r[1], r[2], r[5]}
-			}
-		}
-	}
-	render.Columns(w, rows, 1, 2, 3, 4, 6)
+	rows, right := narrow(rows, style.Width, []int{7, 6, 4, 5}, 1, 2, 3, 4, 6)
+	render.Columns(w, rows, right...)
 	return nil
 }
 

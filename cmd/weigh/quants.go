@@ -666,7 +666,7 @@ func (q *quantDocument) row(style render.Style, fits bool, columns int) []string
 		remarks = append(remarks, render.Bytes(*q.HostLayers)+" of its layers stay on the host")
 	}
 	if q.RequiresImatrix && !q.Imatrix {
-		remarks = append(remarks, "needs an importance matrix")
+		remarks = append(remarks, "needs an imatrix")
 	}
 	if q.Fallbacks > 0 {
 		remarks = append(remarks, plural(q.Fallbacks, "tensor")+" in another type: rows that the blocks do not divide")

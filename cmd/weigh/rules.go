@@ -404,7 +404,7 @@ func printRules(w io.Writer, style render.Style, s *session, d *rulesDocument) {
 		n   *int
 	}{{"LM Studio's rule puts on the first card", a.LMStudioLayers}, {"KoboldCpp's ratio puts on it", a.KoboldCppLayers}} {
 		if l.n != nil {
-			fmt.Fprintf(w, "%s %d layers; the model has %d and its output\n", l.who, *l.n, s.Model.NLayer())
+			render.Prose(w, 2, fmt.Sprintf("%s %d layers; the model has %d and its output", l.who, *l.n, s.Model.NLayer()))
 		}
 	}
 	if a.GPUs != nil {

@@ -35,10 +35,10 @@ func TestRules(t *testing.T) {
 		}
 	}
 	// hf-mem knows a GGUF's heads as hidden ÷ heads, and all its layers as full.
-	if got, want := by["hf-mem"].Bytes, e.Model.FileBytes+32*2*8*128*8192*2; got > want || got < want-want/50 {
+	if got, want := by["hf-mem"].Bytes, *e.Model.FileBytes+32*2*8*128*8192*2; got > want || got < want-want/50 {
 		t.Errorf("hf-mem: %d bytes, want little less than %d", got, want)
 	}
-	if got, want := by["Ollama"].Bytes, e.Model.FileBytes+32*2*8*128*8192*2; got != want {
+	if got, want := by["Ollama"].Bytes, *e.Model.FileBytes+32*2*8*128*8192*2; got != want {
 		t.Errorf("Ollama: %d bytes, want %d", got, want)
 	}
 	if p := d.ExactParts; p.Model+p.Context+p.Compute != exact {

@@ -32,7 +32,7 @@ func printScan(w io.Writer, style render.Style, stores []store.Store, s *scan, r
 		})
 	}
 	if len(rows) > 0 {
-		cells, right := narrow(cells, style.Width, 2, 3, 5, 7)
+		cells, right := narrow(cells, style.Width, []int{5, 6, 2, 1, 7, 4}, 2, 3, 5, 7)
 		render.Columns(w, cells, right...)
 		fmt.Fprintln(w)
 	}
@@ -174,12 +174,12 @@ func tpsOf(r *scanned) string {
 
 // narrow leaves columns out so that rows fit width columns (0: they do): first
 // those that say nothing, then, until there is room for the names in the first
-// column, those that say least. right are the columns set to the right.
-func narrow(rows [][]string, width int, right ...int) (_ [][]string, _ []int) {
+// column, those of drop. right are the columns set to the right.
+func narrow(rows [][]string, width int, drop []int, right ...int) (_ [][]string, _ []int) {
 	if width == 0 {
 		return rows, right
 	}
-	const leastName = 32
+	leastName := width * 2 / 5
 	widest := make([]int, len(rows[0]))
 	for n, row := range rows {
 		for i, cell := range row {
@@ -197,7 +197,7 @@ func narrow(rows [][]string, width int, right ...int) (_ [][]string, _ []int) {
 		}
 		return n
 	}
-	for _, i := range []int{5, 6, 2, 1, 7, 4} {
+	for _, i := range drop {
 		if room() < min(widest[0], leastName) {
 			widest[i] = 0
 		}

@@ -42,13 +42,13 @@ func newPlacementCmd() *cobra.Command {
 // The document of /api/placement.
 type (
 	placementDocument struct {
-		Schema  int            `json:"schema"`
-		Command string         `json:"command"`
-		Args    []string       `json:"args"`
-		Speed   *placementSpeed `json:"speed"` // null where it is unknown
-		Devices []string       `json:"devices"` // what a device of the layers is called
-		Layers  []layerPlace   `json:"layers"`  // the input first, the output last
-		Experts bool           `json:"experts"`
+		Schema  int             `json:"schema"`
+		Command string          `json:"command"`
+		Args    []string        `json:"args"`
+		Speed   *placementSpeed `json:"speed"`   // null where it is unknown
+		Devices []string        `json:"devices"` // what a device of the layers is called
+		Layers  []layerPlace    `json:"layers"`  // the input first, the output last
+		Experts bool            `json:"experts"`
 	}
 	// A placementSpeed is a speed whose decode is null for a model that generates
 	// nothing.

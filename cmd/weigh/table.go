@@ -454,5 +454,7 @@ func plotLadder(w io.Writer, cells []cell) {
 		fmt.Fprintf(w, "%10s ┤%s\n", label, strings.TrimRight(string(row), " "))
 	}
 	end := strconv.Itoa(len(cells) - 1)
-	fmt.Fprintf(w, "%10s └%s\n%12s0%*s layers on devices\n", "", strings.Repeat("─", plotWidth), "", plotWidth-1, end)
+	const name = "layers on devices"
+	left := (plotWidth - len(name)) / 2
+	fmt.Fprintf(w, "%10s └%s\n%12s%-*s%s%*s\n", "", strings.Repeat("─", plotWidth), "", left, "0", name, plotWidth-left-len(name), end)
 }

@@ -13,6 +13,9 @@ import (
 	"weigh/fixtures"
 )
 
+// wideTable are commands whose tables want more than 60 columns.
+var wideTable = map[string]bool{"quants": true, "rules": true, "train": true, "table": true, "diff": true, "inspect": true, "doctor": true, "estimate": true, "plan": true, "gpus": true}
+
 // toCopy are lines that are copied: they are as long as they are.
 var toCopy = regexp.MustCompile(`llama-server -m|llama-quantize |vllm serve|convert_hf_to_gguf`)
 
@@ -79,7 +82,7 @@ func TestFitsTheTerminal(t *testing.T) {
 				}
 				for line := range strings.Lines(out) {
 					line = strings.TrimSuffix(line, "\n")
-					if n := render.Width(line); n > cols && !toCopy.MatchString(line) && (cols == 80 || strings.ContainsRune(line, '…')) {
+					if n := render.Width(line); n > cols && !toCopy.MatchString(line) && (cols == 80 || !wideTable[args[0]]) {
 						t.Errorf("%d columns on a terminal of %d: %s", n, cols, line)
 					}
 				}
@@ -103,7 +106,7 @@ func TestNarrow(t *testing.T) {
 		80:  "name|architecture|size|type|tok/s|here",
 		60:  "name|size|type|tok/s|here",
 	} {
-		cut, right := narrow(rows, cols, 2, 3, 5, 7)
+		cut, right := narrow(rows, cols, []int{5, 6, 2, 1, 7, 4}, 2, 3, 5, 7)
 		if got := strings.Join(cut[0], "|"); got != want {
 			t.Errorf("%d columns: %s, want %s", cols, got, want)
 		}

@@ -104,16 +104,15 @@ func (s Style) Bar(part, whole uint64, width int) string {
 
 // Columns writes rows as columns as wide as their longest cell, two spaces
 // apart. Columns listed in right are set to the right. On a terminal that is too
-// narrow the last column, if it is prose, is broken between words, and then the
-// first is cut in its middle.
+// narrow the others, but for the first, are broken between words, the widest
+// before all, and then the first is cut in its middle.
 func Columns(w io.Writer, rows [][]string, right ...int) {
 	columns(w, StyleOf(w).Width, rows, right)
 }
 
 const (
 	gap       = 2  // between columns
-	leastLast = 24 // columns that broken prose keeps
-	leastCell = 12 // columns that a cut cell keeps
+	leastCell = 10 // columns that a broken or cut cell keeps
 )
 
 func columns(w io.Writer, limit int, rows [][]string, right []int) {
@@ -126,39 +125,43 @@ func columns(w io.Writer, limit int, rows [][]string, right []int) {
 			width[i] = max(width[i], Width(cell))
 		}
 	}
-	last := len(width) - 1
-	over := func() int {
-		sum := gap * last
-		for _, n := range width {
-			sum += n
-		}
-		return sum - limit
+	over := -limit
+	for i, n := range width {
+		over += n + gap*min(i, 1)
 	}
-	if limit > 0 && last > 0 && over() > 0 {
-		if !slices.Contains(right, last) && width[last] > leastLast {
-			width[last] = max(width[last]-over(), leastLast)
-		}
-		if n := over(); n > 0 && !slices.Contains(right, 0) {
-			width[0] = max(width[0]-n, min(width[0], leastCell))
-		}
-	}
-	for _, row := range rows {
-		rest := []string{""}
-		if len(row) == len(width) && len(width) > 0 {
-			if rest = []string{row[last]}; Width(row[last]) > width[last] {
-				rest = fold(row[last], width[last])
+	for limit > 0 && over > 0 {
+		widest := 0
+		for i := range width {
+			if i > 0 && width[i] > max(leastCell, width[widest]*min(widest, 1)) && !slices.Contains(right, i) {
+				widest = i
 			}
 		}
-		for n, text := range rest {
+		if widest == 0 && (width[0] <= leastCell || slices.Contains(right, 0)) {
+			break
+		}
+		width[widest]--
+		over--
+	}
+	for _, row := range rows {
+		cells := make([][]string, len(row))
+		lines := 1
+		for i, cell := range row {
+			switch {
+			case Width(cell) <= width[i]:
+				cells[i] = []string{cell}
+			case i == 0:
+				cells[i] = []string{Cut(cell, width[i])}
+			default:
+				cells[i] = fold(cell, width[i], true)
+			}
+			lines = max(lines, len(cells[i]))
+		}
+		for n := range lines {
 			var line strings.Builder
-			for i, cell := range row {
-				switch {
-				case i == last:
-					cell = text
-				case n > 0:
-					cell = ""
-				case i == 0:
-					cell = Cut(cell, width[0])
+			for i := range row {
+				cell := ""
+				if n < len(cells[i]) {
+					cell = cells[i][n]
 				}
 				pad := strings.Repeat(" ", max(width[i]-Width(cell), 0))
 				if i > 0 {
@@ -185,18 +188,26 @@ func Prose(w io.Writer, hang int, text string) {
 	}
 	words := strings.TrimLeft(text, " ")
 	indent := text[:len(text)-len(words)]
-	lines := fold(words, max(width-len(indent)-hang, leastLast))
-	fmt.Fprintln(w, indent+lines[0])
-	for _, line := range fold(strings.Join(lines[1:], " "), max(width-len(indent)-hang, leastLast)) {
-		fmt.Fprintln(w, indent+strings.Repeat(" ", hang)+line)
+	for i, line := range fold(words, max(width-len(indent)-hang, leastCell), false) {
+		fmt.Fprintln(w, indent+strings.Repeat(" ", hang*min(i, 1))+line)
 	}
 }
 
-// fold breaks text between words into lines of at most width columns; a word
-// that is wider has a line for itself.
-func fold(text string, width int) (lines []string) {
+// fold breaks text between words into lines of at most width columns. A word
+// that is wider has a line for itself, or is broken anywhere if hard is set.
+func fold(text string, width int, hard bool) (lines []string) {
 	line, at := "", 0
 	for _, word := range strings.Split(text, " ") {
+		if n := Width(word); hard && n > width {
+			if line != "" {
+				lines = append(lines, line)
+			}
+			parts := strings.Split(ansi.Hardwrap(word, width, true), "\n")
+			lines = append(lines, parts[:len(parts)-1]...)
+			line = parts[len(parts)-1]
+			at = Width(line)
+			continue
+		}
 		n := Width(word)
 		switch {
 		case line == "":

@@ -2,6 +2,7 @@ package render
 
 import (
 	"bytes"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -32,6 +33,48 @@ func TestColumns(t *testing.T) {
 	Columns(&b, [][]string{{"name", "size"}, {"é", "1 GiB"}, {"longer", ""}}, 1)
 	if got, want := b.String(), "name     size\né       1 GiB\nlonger\n"; got != want {
 		t.Errorf("Columns() wrote\n%q, want\n%q", got, want)
+	}
+}
+
+// TestColumnsOfANarrowTerminal holds that every line fits and every word stays.
+func TestColumnsOfANarrowTerminal(t *testing.T) {
+	rows := [][]string{
+		{"a name of some length", "10.0 GiB", "why that is so, in a few more words than there is room for", "done"},
+		{"模型 with a name as long", "1 GiB", "short", "\x1b[32mfits, with colours\x1b[0m"},
+		{"x", "7 B", "a-word-that-is-far-too-long-for-its-column-and-cannot-be-broken", ""},
+	}
+	for _, limit := range []int{50, 60, 80, 100} {
+		var b bytes.Buffer
+		columns(&b, limit, rows, []int{1})
+		var words []string
+		for line := range strings.Lines(b.String()) {
+			if n := Width(strings.TrimSuffix(line, "\n")); n > limit {
+				t.Errorf("%d columns of %d: %s", n, limit, line)
+			}
+			words = append(words, strings.Fields(line)...)
+		}
+		for _, word := range []string{"10.0", "why", "there", "for", "done", "short", "7"} {
+			if !slices.Contains(words, word) {
+				t.Errorf("at %d columns %q is gone:\n%s", limit, word, b.String())
+			}
+		}
+	}
+	var wide, whole bytes.Buffer
+	columns(&wide, 200, rows, []int{1})
+	columns(&whole, 0, rows, []int{1})
+	if wide.String() != whole.String() {
+		t.Errorf("a wide terminal changes the table to\n%s", wide.String())
+	}
+}
+
+func TestCut(t *testing.T) {
+	for _, width := range []int{5, 8, 20} {
+		for _, name := range []string{"CUDA0 GeForce RTX 3060", "模型的名字很长很长很长"} {
+			got := Cut(name, width)
+			if Width(got) > width || !strings.Contains(got, "…") && Width(name) > width {
+				t.Errorf("Cut(%q, %d) = %q", name, width, got)
+			}
+		}
 	}
 }
 
