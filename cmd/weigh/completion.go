@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"io"
 	"strings"
 	"time"
 
@@ -55,6 +56,48 @@ func strip(list []string, prefix string) (out []string) {
 		out = append(out, strings.TrimPrefix(s, prefix))
 	}
 	return out
+}
+
+// bashWords stands for the one function of the bash-completion package that the
+// script uses, where that is not installed: the words of the line, of which bash
+// has made several at each colon and equals sign.
+const bashWords = `if ! declare -F _get_comp_words_by_ref >/dev/null; then
+_get_comp_words_by_ref() {
+    local i rest=$COMP_LINE
+    words=() cword=0
+    for ((i = 0; i < ${#COMP_WORDS[@]}; i++)); do
+        if ((i > 0)) && [[ $rest != [[:space:]]* ]]; then
+            words[${#words[@]}-1]+=${COMP_WORDS[i]}
+        else
+            words+=("${COMP_WORDS[i]}")
+        fi
+        rest=${rest#"${rest%%[![:space:]]*}"}
+        rest=${rest#"${COMP_WORDS[i]}"}
+        ((i == COMP_CWORD)) && cword=$((${#words[@]} - 1))
+    done
+    cur=${words[cword]} prev=
+    ((cword > 0)) && prev=${words[cword-1]}
+    return 0
+}
+fi
+
+`
+
+// addBashWords writes bashWords before bash's script. The output of root must be
+// set already.
+func addBashWords(root *cobra.Command) {
+	root.InitDefaultCompletionCmd()
+	bash, _, err := root.Find([]string{"completion", "bash"})
+	if err != nil || bash.RunE == nil {
+		return
+	}
+	script := bash.RunE
+	bash.RunE = func(cmd *cobra.Command, args []string) error {
+		if _, err := io.WriteString(cmd.OutOrStdout(), bashWords); err != nil {
+			return err
+		}
+		return script(cmd, args)
+	}
 }
 
 // addCompletion completes models, folders, flags and their values in every
@@ -150,13 +193,31 @@ func completeGPU(toComplete string) []string {
 	}
 	names := []string{"none"}
 	for _, c := range hw.Catalogue() {
-		names = append(names, count+c.Name)
 		_, short, _ := strings.Cut(c.Name, " ") // without GeForce or Radeon
-		if same, err := hw.Lookup(short); err == nil && same.Name == c.Name {
-			names = append(names, count+short)
+		for _, name := range []string{c.Name, short} {
+			if !strings.Contains(toComplete, " ") {
+				name = oneWord(name)
+			}
+			if same, err := hw.Lookup(name); err == nil && same.Name == c.Name {
+				names = append(names, count+name)
+			}
 		}
 	}
 	return names
+}
+
+// oneWord writes a card's name without what a shell would take apart, which bash
+// does not quote.
+func oneWord(name string) string {
+	return strings.Join(strings.FieldsFunc(name, func(r rune) bool { return strings.ContainsRune(" ()", r) }), "-")
+}
+
+// plainWord reports whether every shell takes s as the word that it is. Others
+// are not offered: bash writes what it is given into the line as it stands.
+func plainWord(s string) bool {
+	return !strings.ContainsFunc(s, func(r rune) bool {
+		return r < 0x80 && !(r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune("-_./:@%+,=", r))
+	})
 }
 
 // completeModel completes the names of the models in the local stores that
@@ -173,7 +234,7 @@ func completeModel(toComplete string) (refs []string) {
 	}
 	models, _, _ := store.List(ctx, in, nil)
 	for _, m := range models {
-		if store.IsRef(m.Ref) {
+		if store.IsRef(m.Ref) && plainWord(m.Ref) {
 			refs = append(refs, m.Ref)
 		}
 	}

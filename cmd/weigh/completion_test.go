@@ -2,10 +2,13 @@ package main
 
 import (
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
+
+	"weigh/estimate/hw"
 )
 
 func TestCompletion(t *testing.T) {
@@ -22,6 +25,8 @@ func TestCompletion(t *testing.T) {
 		"a model after -m":              {[]string{"estimate", "-m", "lmstudio:bart"}, []string{"lmstudio:bartowski/Llama-3.2-1B-Instruct-GGUF/Llama-3.2-1B-Instruct-Q4_K_M"}, nil},
 		"a repository after -hf":        {[]string{"estimate", "-hf", "Q"}, []string{"Qwen/Qwen3-0.6B"}, nil},
 		"cards":                         {[]string{"estimate", "m.gguf", "--gpu", "RTX 309"}, []string{"RTX 3090"}, []string{"RTX 4090"}},
+		"cards in one word":             {[]string{"estimate", "m.gguf", "--gpu", "RTX-309"}, []string{"RTX-3090", "RTX-3090-Ti"}, nil},
+		"a card's maker first":          {[]string{"estimate", "m.gguf", "--gpu", "GeForce"}, []string{"GeForce-RTX-3090"}, []string{"GeForce RTX 3090"}},
 		"several cards":                 {[]string{"plan", "m.gguf", "--gpu", "2xRTX 309"}, []string{"2xRTX 3090"}, nil},
 		"flags of the server":           {[]string{"estimate", "m.gguf", "--cache-type"}, []string{"--cache-type-k", "--cache-type-v"}, nil},
 		"flags of our own":              {[]string{"scan", "--so"}, []string{"--sort"}, []string{"--reverse"}},
@@ -48,6 +53,81 @@ func TestCompletion(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// TestCompletionOfCards holds that every card that is offered is the one meant,
+// and one word.
+func TestCompletionOfCards(t *testing.T) {
+	names := completeGPU("")
+	found := map[string]bool{}
+	for _, name := range names[1:] {
+		c, err := hw.Lookup(name)
+		if err != nil || !plainWord(name) {
+			t.Errorf("%s: %v", name, err)
+			continue
+		}
+		found[c.Name] = true
+	}
+	for _, c := range hw.Catalogue() {
+		if !found[c.Name] {
+			t.Errorf("%s is not offered", c.Name)
+		}
+	}
+}
+
+// TestCompletionInBash completes in a real bash, without the bash-completion
+// package: sub-commands, the values of flags, and names with colons.
+func TestCompletionInBash(t *testing.T) {
+	bash, err := exec.LookPath("bash")
+	if err != nil {
+		t.Skip("no bash is here")
+	}
+	script, _, _ := weigh(t, "completion", "bash")
+	dir := t.TempDir()
+	put(t, []byte(script), dir, "completion")
+	home := stores(t)
+	if err := os.MkdirAll(filepath.Join(home, ".lmstudio", "models", "evil", "x;touch pwned", "y"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	putModel(t, "Llama-3.2-1B-Q4_K_M", home, ".lmstudio", "models", "evil", "x;touch pwned", "y.gguf")
+	put(t, []byte("#!/bin/sh\nIFS='\n'\n"+runAsProgram+"=\"$(printf '%s\\n' \"$@\"; echo x)\"\nexport "+runAsProgram+"="+"\"${"+runAsProgram+"%?x}\"\nexec "+os.Args[0]+" -test.run='^TestProgram$'\n"), dir, "weigh")
+	if err := os.Chmod(filepath.Join(dir, "weigh"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for line, want := range map[string]string{
+		"weigh sc|":                    "scan",
+		"weigh m.gguf -ctk q8|":        "q8_0",
+		"weigh plan --gpu RTX-409|":    "RTX-4090",
+		"weigh ollama : llama3|":       "ollama:llama3.2:1b",
+		"weigh inspect lmstudio : ev|": "",
+	} {
+		t.Run(line, func(t *testing.T) {
+			words := strings.Fields(strings.TrimSuffix(line, "|"))
+			typed := strings.ReplaceAll(strings.Join(words, " "), " : ", ":")
+			quoted := make([]string, len(words))
+			for i, w := range words {
+				quoted[i] = quote(w)
+			}
+			cmd := exec.Command(bash, "--norc", "--noprofile", "-c", `PATH=`+quote(dir)+`:$PATH; compopt() { :; }; . completion
+				COMP_WORDS=(`+strings.Join(quoted, " ")+`); COMP_CWORD=$((${#COMP_WORDS[@]}-1)); COMP_LINE=`+quote(typed)+`; COMP_POINT=${#COMP_LINE}
+				__start_weigh; printf '%s\n' "${COMPREPLY[@]}"`)
+			cmd.Dir = dir
+			out, err := cmd.CombinedOutput()
+			if err != nil {
+				t.Fatalf("%v: %s", err, out)
+			}
+			got := strings.Fields(string(out))
+			if want == "" && len(got) == 0 {
+				return
+			}
+			if len(got) == 0 || !strings.HasSuffix(want, got[0]) || want == "" {
+				t.Errorf("bash offers %q, want %q", got, want)
+			}
+		})
+	}
+	if _, err := os.Stat(filepath.Join(dir, "pwned")); err == nil {
+		t.Error("a model's name was run")
 	}
 }
 

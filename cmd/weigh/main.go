@@ -47,6 +47,7 @@ func run(args []string, stdout, stderr io.Writer) int {
 	root.SetArgs(args)
 	root.SetOut(stdout)
 	root.SetErr(stderr)
+	addBashWords(root)
 	err := root.ExecuteContext(ctx)
 	switch {
 	case err == nil, errors.Is(err, syscall.EPIPE):
