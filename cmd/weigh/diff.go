@@ -69,6 +69,8 @@ type (
 		ByName   string           `json:"compared_by"` // "stored names" or "logical names"
 		Metadata []metadataChange `json:"metadata"`
 		Tensors  []tensorChange   `json:"tensors"`
+
+		shown uint64 // bytes of text in Metadata
 	}
 	metadataChange struct {
 		Key string `json:"key"`
@@ -205,7 +207,7 @@ func (d *diffDocument) compareMetadata(a, b *inspect.Inspection, across bool) {
 	}
 	for _, key := range bothKeys(x, y) {
 		if !sameValue(x[key], y[key]) {
-			d.Metadata = append(d.Metadata, metadataChange{key, shownValue(x[key]), shownValue(y[key])})
+			d.Metadata = append(d.Metadata, metadataChange{key, d.shownValue(x[key]), d.shownValue(y[key])})
 		}
 	}
 }
@@ -220,45 +222,46 @@ func shapeOf(ins *inspect.Inspection) map[string]any {
 	}
 }
 
-// An arrayValue is an array of a GGUF, read only when it is compared.
-type arrayValue struct {
+// A storedValue is a string or an array of a GGUF, read only when it is compared.
+type storedValue struct {
 	file *gguf.File
-	key  string
-	kind string
-	n    uint64
+	kv   *gguf.KV
 }
 
 // allMetadata returns the metadata of a model.
 func allMetadata(ins *inspect.Inspection) map[string]any {
-	if ins.GGUF == nil {
-		return metadataOf(ins, true)
-	}
-	f := ins.GGUF.Files[0]
 	all := map[string]any{}
-	for i := range f.KVs {
-		kv := &f.KVs[i]
-		if kv.Type == gguf.Array {
-			all[kv.Key] = arrayValue{f, kv.Key, kv.TypeName(), kv.Count}
-			continue
+	for _, e := range metadataOf(ins) {
+		switch {
+		case e.kv == nil:
+			all[e.key] = e.value
+		case e.kv.Type == gguf.Array, e.kv.Type == gguf.String:
+			all[e.key] = storedValue{e.file, e.kv}
+		default:
+			v, _ := e.file.Lookup(e.key)
+			all[e.key] = jsonable(v)
 		}
-		v, _ := f.Lookup(kv.Key)
-		all[kv.Key] = jsonable(v)
 	}
 	return all
 }
 
 // sameValue compares two values of metadata.
 func sameValue(a, b any) bool {
-	x, isX := a.(arrayValue)
-	y, isY := b.(arrayValue)
+	x, isX := a.(storedValue)
+	y, isY := b.(storedValue)
 	if !isX || !isY {
 		return isX == isY && fmt.Sprintf("%T %v", a, a) == fmt.Sprintf("%T %v", b, b)
 	}
-	if x.kind != y.kind || x.n != y.n {
+	switch {
+	case x.kv.TypeName() != y.kv.TypeName() || x.kv.Count != y.kv.Count:
+		return false
+	case x.kv.Bytes == y.kv.Bytes && x.file.BigEndian == y.file.BigEndian && gguf.SameBytes(x.file, x.kv, y.file, y.kv):
+		return true
+	case x.kv.Type == gguf.String:
 		return false
 	}
-	p, err := x.file.Array(x.key)
-	q, err2 := y.file.Array(y.key)
+	p, err := x.file.Array(x.kv.Key)
+	q, err2 := y.file.Array(y.kv.Key)
 	if err != nil || err2 != nil {
 		return false
 	}
@@ -297,12 +300,29 @@ func sameArray(a, b *gguf.ArrayReader) bool {
 	return true
 }
 
+// maxShownText is the longest text that the document holds; of a longer one it
+// says the length, and of all once the texts together reach maxShownTexts.
+const (
+	maxShownText  = 16 << 10
+	maxShownTexts = 4 << 20
+)
+
 // shownValue is a value as the document holds it.
-func shownValue(v any) any {
-	if a, ok := v.(arrayValue); ok {
-		return map[string]any{"type": a.kind, "length": a.n}
+func (d *diffDocument) shownValue(v any) any {
+	s, ok := v.(storedValue)
+	if !ok {
+		return v
 	}
-	return v
+	if s.kv.Type == gguf.String && s.kv.Bytes <= maxShownText && d.shown+s.kv.Bytes < maxShownTexts {
+		d.shown += s.kv.Bytes
+		text, _ := s.file.Lookup(s.kv.Key)
+		return text
+	}
+	length := s.kv.Count
+	if s.kv.Type == gguf.String {
+		length = s.kv.Bytes
+	}
+	return map[string]any{"type": s.kv.TypeName(), "length": length}
 }
 
 // printDiff writes the differences.

@@ -45,7 +45,7 @@ func newInspectCmd() *cobra.Command {
 			defer ins.Close()
 			w := cmd.OutOrStdout()
 			if o.json {
-				return writeJSON(w, newInspectDocument(ins, &o))
+				return writeInspectJSON(w, ins, &o)
 			}
 			return printInspection(w, ins, &o)
 		},
@@ -91,9 +91,10 @@ type (
 		Components   []componentDocument  `json:"components,omitempty"` // of a pipeline or a checkpoint with several models
 		LeftOut      []string             `json:"files_left_out,omitempty"`
 		Layers       []layerDocument      `json:"layers"`
-		Tensors      []tensorDocument     `json:"tensors,omitempty"`
-		Metadata     map[string]any       `json:"metadata,omitempty"`
 		Notes        []string             `json:"notes"`
+
+		// With --tensors and --metadata: "tensors", a list of tensorDocument, and
+		// "metadata", an object.
 	}
 	fileDocument struct {
 		Path  string `json:"path"`
@@ -250,17 +251,6 @@ func summarizeHF(d *inspectDocument, h *hf.Model) {
 	for _, c := range h.Components {
 		d.Components = append(d.Components, componentDocument{c.Name, c.Class, c.Tensors, c.Params, c.Bytes})
 	}
-}
-
-func newInspectDocument(ins *inspect.Inspection, o *inspectFlags) *inspectDocument {
-	d := summarize(ins)
-	if o.tensors {
-		d.Tensors = slices.Collect(listTensors(ins))
-	}
-	if o.metadata {
-		d.Metadata = metadataOf(ins, o.full)
-	}
-	return d
 }
 
 // perLayer returns one value, or all of them where they differ by layer.
@@ -424,68 +414,6 @@ func kindOf(m *model.Model, il int) string {
 	return strings.Join(kind, ", ")
 }
 
-// maxArray is the longest array that metadata shows whole unless asked to.
-const maxArray = 64
-
-// metadataOf returns the metadata; arrays above maxArray are counted unless
-// full is set.
-func metadataOf(ins *inspect.Inspection, full bool) map[string]any {
-	out := map[string]any{}
-	if ins.GGUF == nil {
-		for k, v := range ins.HF.Config {
-			out[k] = v
-		}
-		for i, f := range ins.HF.Files {
-			for k, v := range f.Metadata {
-				out[fmt.Sprintf("%s[%d]", k, i)] = v
-			}
-		}
-		return out
-	}
-	f := ins.GGUF.Files[0]
-	for i := range f.KVs {
-		out[f.KVs[i].Key] = metaValue(f, &f.KVs[i], full)
-	}
-	return out
-}
-
-func metaValue(f *gguf.File, kv *gguf.KV, full bool) any {
-	a, err := f.Array(kv.Key)
-	if err != nil {
-		v, _ := f.Lookup(kv.Key)
-		if n, ok := v.(gguf.Len); ok {
-			return map[string]any{"type": kv.TypeName(), "length": int64(n)}
-		}
-		return jsonable(v)
-	}
-	if a.Count > maxArray && !full {
-		return map[string]any{"type": kv.TypeName(), "length": a.Count}
-	}
-	list := []any{}
-	for v, err := range a.All() {
-		if err != nil {
-			return map[string]any{"type": kv.TypeName(), "length": a.Count, "error": err.Error()}
-		}
-		list = append(list, jsonable(v))
-	}
-	return list
-}
-
-// jsonable turns what JSON cannot hold into text.
-func jsonable(v any) any {
-	switch v := v.(type) {
-	case []byte:
-		return string(v)
-	case float64:
-		if v != v || v > 1e308 || v < -1e308 {
-			return strconv.FormatFloat(v, 'g', -1, 64)
-		}
-	case float32:
-		return jsonable(float64(v))
-	}
-	return v
-}
-
 // printInspection writes the model and the details that are asked for.
 func printInspection(w io.Writer, ins *inspect.Inspection, o *inspectFlags) error {
 	style := render.StyleOf(w)
@@ -517,7 +445,9 @@ func printInspection(w io.Writer, ins *inspect.Inspection, o *inspectFlags) erro
 	}
 	if o.metadata {
 		fmt.Fprintln(w)
-		printMetadata(w, ins, o.full)
+		if err := printMetadata(w, ins, o.full); err != nil {
+			return err
+		}
 	}
 	if o.tokenizer {
 		fmt.Fprintln(w)
@@ -580,28 +510,6 @@ func printParts(w io.Writer, style render.Style, d *inspectDocument) {
 		}
 		render.Columns(w, rows, 2, 3)
 	}
-}
-
-func printMetadata(w io.Writer, ins *inspect.Inspection, full bool) {
-	all := metadataOf(ins, full)
-	keys := make([]string, 0, len(all))
-	for k := range all {
-		keys = append(keys, k)
-	}
-	slices.Sort(keys)
-	var rows [][]string
-	for _, k := range keys {
-		v := all[k]
-		if m, ok := v.(map[string]any); ok && m["length"] != nil {
-			v = fmt.Sprintf("%v of %v", m["type"], m["length"])
-		}
-		text := render.Text(fmt.Sprint(v))
-		if r := []rune(text); len(r) > 120 && !full {
-			text = string(r[:117]) + "..."
-		}
-		rows = append(rows, []string{render.Text(k), text})
-	}
-	render.Columns(w, rows)
 }
 
 // printTokenizer writes the vocabulary's facts and its special tokens.

@@ -326,7 +326,7 @@ func (row *scanned) read(ctx context.Context, r *request, m *hw.Machine, quick b
 	default:
 		row.unweighed = row.weigh(ctx, ins, r, m)
 	}
-	row.sum.Layers, row.sum.Tensors = nil, nil
+	row.sum.Layers = nil
 }
 
 // weigh settles how the model fits the machine.

@@ -1,6 +1,7 @@
 package gguf
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -26,6 +27,29 @@ func (f *File) bytes(kv *KV) ([]byte, error) {
 		return nil, f.readError(kv, kv.ValueOffset+int64(n), err)
 	}
 	return b, nil
+}
+
+// SameBytes reports whether two values of the same length are stored alike. What
+// cannot be read is not.
+func SameBytes(f *File, a *KV, g *File, b *KV) bool {
+	switch {
+	case a.Bytes != b.Bytes:
+		return false
+	case a.kept != nil && b.kept != nil:
+		return bytes.Equal(a.kept, b.kept)
+	}
+	step := min(a.Bytes, 32<<10)
+	x, y := make([]byte, step), make([]byte, step)
+	for done := uint64(0); done < a.Bytes; {
+		n := min(step, a.Bytes-done)
+		i, _ := f.src.ReadAt(x[:n], a.ValueOffset+int64(done))
+		j, _ := g.src.ReadAt(y[:n], b.ValueOffset+int64(done))
+		if uint64(i) < n || uint64(j) < n || !bytes.Equal(x[:n], y[:n]) {
+			return false
+		}
+		done += n
+	}
+	return true
 }
 
 func (f *File) readError(kv *KV, off int64, err error) error {
