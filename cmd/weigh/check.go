@@ -243,6 +243,21 @@ func writeManifest(path string, m *check.Manifest) error {
 
 // templatesOf reads the chat templates of a model.
 func templatesOf(ins *inspect.Inspection) (list []*check.Template) {
+	left := check.MaxTemplates // of all together: each is named for its own purpose, and none is long
+	add := func(name string, bytes uint64, text func() string) *check.Template {
+		const entry = 1 << 10 // bounds how many
+		t := check.UnreadTemplate(name, int(bytes))
+		if bytes+entry <= uint64(max(left, 0)) {
+			t = check.ReadTemplate(name, text())
+			left -= int(bytes) + entry
+		} else if left < 0 {
+			return &check.Template{} // one is listed as unread already
+		} else {
+			left = -1
+		}
+		list = append(list, t)
+		return t
+	}
 	if ins.GGUF != nil {
 		const key = "tokenizer.chat_template"
 		f := ins.GGUF.Files[0]
@@ -256,14 +271,13 @@ func templatesOf(ins *inspect.Inspection) (list []*check.Template) {
 			if rest != "" {
 				name = rest[1:]
 			}
-			if text, ok := f.Lookup(kv.Key); ok {
-				if s, ok := text.(string); ok {
-					t := check.ReadTemplate(name, s)
-					for i := range t.Problems {
-						t.Problems[i].Offset += kv.ValueOffset
-					}
-					list = append(list, t)
-				}
+			t := add(name, kv.Bytes, func() string {
+				text, _ := f.Lookup(kv.Key)
+				s, _ := text.(string)
+				return s
+			})
+			for i := range t.Problems {
+				t.Problems[i].Offset += kv.ValueOffset
 			}
 		}
 		return list
@@ -273,25 +287,25 @@ func templatesOf(ins *inspect.Inspection) (list []*check.Template) {
 		dir = filepath.Dir(dir)
 	}
 	if text, err := readSmall(filepath.Join(dir, "chat_template.jinja")); err == nil {
-		list = append(list, check.ReadTemplate("chat_template.jinja", string(text)))
+		add("chat_template.jinja", uint64(len(text)), func() string { return string(text) })
 	}
 	text, err := readSmall(filepath.Join(dir, "tokenizer_config.json"))
 	var config struct {
-		Template any `json:"chat_template"`
+		Template json.RawMessage `json:"chat_template"`
 	}
 	if err != nil || json.Unmarshal(text, &config) != nil {
 		return list
 	}
-	switch v := config.Template.(type) {
-	case string:
-		list = append(list, check.ReadTemplate("default", v))
-	case []any:
-		for _, e := range v {
-			if o, ok := e.(map[string]any); ok {
-				name, _ := o["name"].(string)
-				text, _ := o["template"].(string)
-				list = append(list, check.ReadTemplate(name, text))
-			}
+	var one string
+	var several []struct{ Name, Template string }
+	switch n := len(config.Template); {
+	case n > check.MaxTemplates:
+		add("default", uint64(n), nil)
+	case json.Unmarshal(config.Template, &one) == nil && one != "":
+		add("default", uint64(len(one)), func() string { return one })
+	case json.Unmarshal(config.Template, &several) == nil:
+		for _, t := range several {
+			add(t.Name, uint64(len(t.Template)), func() string { return t.Template })
 		}
 	}
 	return list

@@ -5,11 +5,13 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 
 	"weigh/fixtures"
 	"weigh/formats"
+	"weigh/inspect/check"
 )
 
 // tinyLlama is a model of one layer that llama.cpp would load, with its data.
@@ -86,6 +88,46 @@ func TestCheckCannotAnswer(t *testing.T) {
 		if out, trouble, code := weigh(t, "check", path); code != exitError || out != "" || trouble == "" {
 			t.Errorf("%s: exit code %d, output %q, trouble %q; want %d and an error", name, code, out, trouble, exitError)
 		}
+	}
+}
+
+func TestCheckReadsTemplatesWithinBounds(t *testing.T) {
+	const read = 100 << 10
+	for name, tt := range map[string]struct {
+		sizes  []int
+		listed int
+		unread string
+	}{
+		"two":            {[]int{read, read}, 2, ""},
+		"one too long":   {[]int{check.MaxTemplates}, 1, "default"},
+		"together":       {[]int{read, read, read, read, read, read, read}, 6, "5"},
+		"short and many": {make([]int, 2000), 513, "512"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			g := tinyLlama()
+			for i, n := range tt.sizes {
+				key := "tokenizer.chat_template"
+				if i > 0 {
+					key += "." + strconv.Itoa(i)
+				}
+				g.Set(key, strings.Repeat("{{ a }}", n/7))
+			}
+			path := filepath.Join(t.TempDir(), "m.gguf")
+			if err := os.WriteFile(path, g.Bytes(), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			var d checkDocument
+			weighJSON(t, 0, &d, "check", path)
+			unread := ""
+			for _, p := range d.Problems {
+				if p.Code == "template-too-long" {
+					unread += strings.TrimPrefix(p.Field, "chat template ")
+				}
+			}
+			if len(d.Templates) != tt.listed || unread != tt.unread {
+				t.Errorf("%d templates, unread %q; want %d, %q", len(d.Templates), unread, tt.listed, tt.unread)
+			}
+		})
 	}
 }
 

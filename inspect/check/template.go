@@ -20,8 +20,9 @@ type Template struct {
 	Problems  []formats.Problem
 }
 
-// maxTemplate is the longest template that is read; real ones have under 100 KB.
-const maxTemplate = 4 << 20
+// MaxTemplates is how many bytes of chat templates of one model are read; real
+// ones have under 100 KB.
+const MaxTemplates = 512 << 10
 
 var (
 	jinjaParts   = regexp.MustCompile(`(?s)\{#.*?#\}|\{%.*?%\}|\{\{.*?\}\}`)
@@ -65,9 +66,8 @@ func words(s string) map[string]bool {
 // it that a chat template has no need for. It never runs it.
 func ReadTemplate(name, text string) *Template {
 	t := &Template{Name: name, Bytes: len(text)}
-	if len(text) > maxTemplate {
-		t.warn("template-too-long", 0, "%d bytes, of which none are read: real templates have under 100 KB", len(text))
-		return t
+	if len(text) > MaxTemplates {
+		return UnreadTemplate(name, len(text))
 	}
 	s := &templateScan{Template: t, defined: map[string]bool{}}
 	parts := jinjaParts.FindAllStringIndex(text, -1)
@@ -90,6 +90,13 @@ func ReadTemplate(name, text string) *Template {
 		slices.Sort(*list)
 		*list = slices.Compact(*list)
 	}
+	return t
+}
+
+// UnreadTemplate stands for a template that is too long to be read.
+func UnreadTemplate(name string, bytes int) *Template {
+	t := &Template{Name: name, Bytes: bytes}
+	t.warn("template-too-long", 0, "%d bytes, of which none are read: real templates have under 100 KB together", bytes)
 	return t
 }
 
