@@ -85,6 +85,7 @@ type Arch struct {
 	Tie       Tie
 	NextN     NextN
 	Always    []string // tensors of NextN blocks, without suffix, that are loaded in any case
+	Needs     string   // keys beside those of all architectures that llama.cpp does not load it without
 	Quirk     Quirk
 	Quant     QuantQuirk
 

@@ -10,32 +10,38 @@ var _ = register(
 	&Arch{
 		Name: "bert", Rope: model.RopeNeoX, NoMemory: true, Tie: TieNone,
 		Build:  func(b *Builder) { b.bert(bertFFN(ActGELU, true)) },
+		Needs:  "attention.layer_norm_epsilon",
 		Source: "src/models/bert.cpp@v0.5.0",
 	},
 	&Arch{
 		Name: "nomic-bert", Rope: model.RopeNeoX, NoMemory: true, Tie: TieNone,
 		Build:  func(b *Builder) { b.bert(bertFFN(ActSiLU, false)) },
+		Needs:  "attention.layer_norm_epsilon",
 		Source: "src/models/nomic-bert.cpp@v0.5.0",
 	},
 	&Arch{
 		Name: "nomic-bert-moe", Rope: model.RopeNeoX, NoMemory: true, Tie: TieNone, Load: loadNomicMoE,
 		Build:  func(b *Builder) { b.bert(nomicExperts) },
+		Needs:  "attention.layer_norm_epsilon",
 		Source: "src/models/nomic-bert-moe.cpp@v0.5.0",
 	},
 	&Arch{
 		Name: "jina-bert-v2", Rope: model.RopeNone, NoMemory: true, Tie: TieNone,
 		Load:   func(_ *Keys, h *model.HParams) { h.MaxAlibiBias = 8 },
 		Build:  func(b *Builder) { b.bert(jinaFFN) },
+		Needs:  "attention.layer_norm_epsilon",
 		Source: "src/models/jina-bert-v2.cpp@v0.5.0",
 	},
 	&Arch{
 		Name: "jina-bert-v3", Rope: model.RopeNeoX, NoMemory: true, Tie: TieNone,
 		Build:  func(b *Builder) { b.bert(bertFFN(ActGELU, true)) },
+		Needs:  "attention.layer_norm_epsilon",
 		Source: "src/models/jina-bert-v3.cpp@v0.5.0",
 	},
 	&Arch{
 		Name: "modern-bert", Rope: model.RopeNeoX, NoMemory: true, Tie: TieNone, Quirk: Quirk{RankMean: true}, Load: loadModernBERT,
 		Build:  modernBERT,
+		Needs:  "attention.layer_norm_epsilon",
 		Source: "src/models/modern-bert.cpp@v0.5.0",
 	},
 	&Arch{
@@ -43,6 +49,7 @@ var _ = register(
 		Build: func(b *Builder) {
 			b.Expand(b.decoder(wiring{attend: (*Builder).uncached, noBiasO: true, ffn: fusedFFN(ActSwiGLU)}))
 		},
+		Needs:  "attention.layer_norm_rms_epsilon",
 		Source: "src/models/neo-bert.cpp@v0.5.0",
 	},
 	&Arch{
@@ -50,6 +57,7 @@ var _ = register(
 		Build: func(b *Builder) {
 			b.Expand(b.decoder(wiring{attend: (*Builder).uncached, noBiasO: true, ffn: bertFFN(ActSiLU, false)}))
 		},
+		Needs:  "attention.layer_norm_rms_epsilon",
 		Source: "src/models/eurobert.cpp@v0.5.0",
 	},
 )

@@ -6,8 +6,8 @@ import (
 )
 
 var _ = register(
-	&Arch{Name: "command-r", Rope: model.RopeNorm, Load: loadLogitScale, Build: commandR, Source: "src/models/command-r.cpp@v0.5.0"},
-	&Arch{Name: "cohere2", Rope: model.RopeNorm, Load: loadCohere2, Build: cohere2, Source: "src/models/cohere2.cpp@v0.5.0"},
+	&Arch{Name: "command-r", Rope: model.RopeNorm, Load: loadLogitScale, Build: commandR, Needs: "attention.layer_norm_epsilon", Source: "src/models/command-r.cpp@v0.5.0"},
+	&Arch{Name: "cohere2", Rope: model.RopeNorm, Load: loadCohere2, Build: cohere2, Needs: "attention.layer_norm_epsilon logit_scale attention.sliding_window", Source: "src/models/cohere2.cpp@v0.5.0"},
 )
 
 func loadLogitScale(k *Keys, h *model.HParams) { h.LogitScale = k.Float("logit_scale", 0) }

@@ -12,6 +12,7 @@ var _ = register(&Arch{
 	Name: "deepseek4", Rope: model.RopeNorm, Hybrid: true, Rollback: true, SameKV: true, Budget: deltaBudget,
 	Quirk: Quirk{ClampedSwiGLU: true, ClampedMoE: true},
 	Load:  loadDeepseek4, Memory: DSV4Memory, Build: deepseek4,
+	Needs:  "attention.layer_norm_rms_epsilon attention.q_lora_rank attention.sliding_window expert_feed_forward_length expert_shared_count expert_gating_func expert_weights_scale expert_weights_norm attention.output_group_count attention.output_lora_rank attention.compress_rope_freq_base hyper_connection.count hyper_connection.sinkhorn_iterations hyper_connection.epsilon swiglu_clamp_exp attention.indexer.head_count attention.indexer.key_length attention.indexer.top_k attention.compress_ratios hash_layer_count",
 	Source: "src/models/deepseek4.cpp@v0.5.0",
 })
 

@@ -11,7 +11,7 @@ import (
 // DeepSeek-V4's layers.
 var _ = register(&Arch{
 	Name: "dflash", Rope: model.RopeNeoX, Tie: TieCopy, Quirk: Quirk{ClampedSwiGLU: true, ClampedMoE: true},
-	Load: loadDflash, Build: dflash, Budget: dflashBudget, Source: "src/models/dflash.cpp@v0.5.0",
+	Load: loadDflash, Build: dflash, Budget: dflashBudget, Needs: "attention.layer_norm_rms_epsilon", Source: "src/models/dflash.cpp@v0.5.0",
 })
 
 func loadDflash(k *Keys, h *model.HParams) {

@@ -11,10 +11,11 @@ import (
 var _ = register(
 	&Arch{
 		Name: "gemma4-assistant", Rope: model.RopeNeoX, NextN: NextNKeep, Load: loadGemma4Assistant, Memory: targetsCaches,
-		Build: gemma4Assistant, Layer: fullAttnFactors, Source: "src/models/gemma4-assistant.cpp@v0.5.0",
+		Build: gemma4Assistant, Layer: fullAttnFactors, Needs: "attention.layer_norm_rms_epsilon attention.sliding_window attention.key_length_swa attention.value_length_swa attention.sliding_window_pattern", Source: "src/models/gemma4-assistant.cpp@v0.5.0",
 	},
 	&Arch{
 		Name: "eagle3", Rope: model.RopeNorm, Tie: TieNone, Load: loadEagle3, Build: eagle3,
+		Needs:  "attention.layer_norm_rms_epsilon target_hidden_size",
 		Source: "src/models/eagle3.cpp@v0.5.0",
 	},
 )

@@ -15,18 +15,21 @@ var _ = register(
 		Name: "deepseek32", Rope: model.RopeNorm, SameKV: true, NextN: NextNKeep, Skip: skipDraft, Load: loadDeepseek32,
 		Memory: func(m *model.Model, c *Context) *Memory { return DSAMemory(m, c, true, inTrunk(m)) },
 		Build:  func(b *Builder) { sparse(b, indexer{rope: model.RopeNeoX}) },
+		Needs:  "attention.layer_norm_rms_epsilon attention.q_lora_rank attention.kv_lora_rank expert_feed_forward_length expert_shared_count expert_gating_func attention.indexer.head_count attention.indexer.key_length attention.indexer.top_k",
 		Source: "src/models/deepseek32.cpp@v0.5.0",
 	},
 	&Arch{
 		Name: "glm-dsa", Rope: model.RopeNorm, SameKV: true, NextN: NextNKeep, Skip: skipDraft, Load: loadGLMDSA,
 		Memory: func(m *model.Model, c *Context) *Memory { return DSAMemory(m, c, true, indexerLayers(m)) },
 		Build:  func(b *Builder) { sparse(b, indexer{rope: model.RopeNorm}) },
+		Needs:  "attention.layer_norm_rms_epsilon attention.q_lora_rank attention.kv_lora_rank expert_feed_forward_length expert_shared_count attention.indexer.head_count attention.indexer.key_length attention.indexer.top_k",
 		Source: "src/models/glm-dsa.cpp@v0.5.0",
 	},
 	&Arch{
 		Name: "dots3note", Rope: model.RopeNorm, SameKV: true, NextN: NextNNever, Load: loadDots3Note,
 		Memory: DSAISWAMemory,
 		Build:  dots3Note,
+		Needs:  "attention.layer_norm_rms_epsilon attention.q_lora_rank attention.kv_lora_rank attention.sliding_window leading_dense_block_count expert_feed_forward_length expert_shared_count expert_gating_func attention.key_length_mla attention.value_length_mla attention.indexer.head_count attention.indexer.key_length attention.indexer.top_k attention.kv_lora_rank_swa attention.key_length_mla_swa attention.value_length_mla_swa rope.freq_base_swa attention.sliding_window_pattern attention.indexer.types",
 		Source: "src/models/dots3note.cpp@v0.5.0",
 	},
 )

@@ -6,8 +6,8 @@ import (
 )
 
 var _ = register(
-	&Arch{Name: "exaone", Rope: model.RopeNeoX, Build: wiring{factors: true}.model, Source: "src/models/exaone.cpp@v0.5.0"},
-	&Arch{Name: "exaone4", Rope: model.RopeNeoX, NextN: NextNNever, Load: loadExaone4, Build: exaone4, Source: "src/models/exaone4.cpp@v0.5.0"},
+	&Arch{Name: "exaone", Rope: model.RopeNeoX, Build: wiring{factors: true}.model, Needs: "attention.layer_norm_rms_epsilon", Source: "src/models/exaone.cpp@v0.5.0"},
+	&Arch{Name: "exaone4", Rope: model.RopeNeoX, NextN: NextNNever, Load: loadExaone4, Build: exaone4, Needs: "attention.layer_norm_rms_epsilon", Source: "src/models/exaone4.cpp@v0.5.0"},
 )
 
 // loadExaone4 tells the model with a window by its layers.

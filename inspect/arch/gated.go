@@ -8,10 +8,10 @@ import (
 // Decoders that gate what attention returns, element by element or head by
 // head.
 var _ = register(
-	&Arch{Name: "afmoe", Rope: model.RopeNeoX, Load: loadAFMoE, Build: afmoe, Source: "src/models/afmoe.cpp@v0.5.0"},
-	&Arch{Name: "muse-glimmer", Rope: model.RopeNorm, Load: loadMuse, Build: muse, Source: "src/models/muse-glimmer.cpp@v0.5.0"},
-	&Arch{Name: "laguna", Rope: model.RopeNeoX, Load: loadLaguna, Build: laguna, Source: "src/models/laguna.cpp@v0.5.0"},
-	&Arch{Name: "step35", Rope: model.RopeNeoX, Always: append([]string{"attn_q_norm", "attn_k_norm", "attn_gate"}, nextNFFN...), Load: loadStep35, Build: step35, Source: "src/models/step35.cpp@v0.5.0"},
+	&Arch{Name: "afmoe", Rope: model.RopeNeoX, Load: loadAFMoE, Build: afmoe, Needs: "attention.layer_norm_rms_epsilon expert_feed_forward_length expert_shared_count", Source: "src/models/afmoe.cpp@v0.5.0"},
+	&Arch{Name: "muse-glimmer", Rope: model.RopeNorm, Load: loadMuse, Build: muse, Needs: "attention.layer_norm_rms_epsilon logit_scale attention.sliding_window", Source: "src/models/muse-glimmer.cpp@v0.5.0"},
+	&Arch{Name: "laguna", Rope: model.RopeNeoX, Load: loadLaguna, Build: laguna, Needs: "attention.layer_norm_rms_epsilon leading_dense_block_count expert_feed_forward_length", Source: "src/models/laguna.cpp@v0.5.0"},
+	&Arch{Name: "step35", Rope: model.RopeNeoX, Always: append([]string{"attn_q_norm", "attn_k_norm", "attn_gate"}, nextNFFN...), Load: loadStep35, Build: step35, Needs: "attention.layer_norm_rms_epsilon attention.sliding_window expert_feed_forward_length attention.sliding_window_pattern", Source: "src/models/step35.cpp@v0.5.0"},
 )
 
 // optionalWindow reads a window that the model may not have.

@@ -9,21 +9,25 @@ var _ = register(
 	&Arch{
 		Name: "gemma", Rope: model.RopeNeoX,
 		Build:  wiring{embd: (*Builder).scaledEmbd, noBiasO: true, preAttn: (*Builder).scaledQ, ffn: gegluFFN}.model,
+		Needs:  "attention.layer_norm_rms_epsilon",
 		Source: "src/models/gemma.cpp@v0.5.0",
 	},
 	&Arch{
 		Name: "gemma2", Rope: model.RopeNeoX, Load: loadGemma2,
 		Build:  func(b *Builder) { b.cappedHead(b.decoder(gemmaWiring((*Builder).cachedISWA, qkNone))) },
+		Needs:  "attention.layer_norm_rms_epsilon",
 		Source: "src/models/gemma2.cpp@v0.5.0",
 	},
 	&Arch{
 		Name: "gemma3", Rope: model.RopeNeoX, Load: loadGemma3,
 		Build:  func(b *Builder) { b.cappedHead(b.decoder(gemmaWiring((*Builder).attendKV, qkBefore))) },
+		Needs:  "attention.layer_norm_rms_epsilon",
 		Source: "src/models/gemma3.cpp@v0.5.0",
 	},
 	&Arch{
 		Name: "gemma-embedding", Rope: model.RopeNeoX, NoMemory: true, Load: loadGemmaEmbedding,
 		Build:  func(b *Builder) { b.Expand(b.decoder(gemmaWiring((*Builder).uncached, qkBefore))) },
+		Needs:  "attention.layer_norm_rms_epsilon attention.sliding_window",
 		Source: "src/models/gemma-embedding.cpp@v0.5.0",
 	},
 )

@@ -9,6 +9,7 @@ import (
 var _ = register(
 	&Arch{
 		Name: "gemma3n", Rope: model.RopeNeoX, Tie: TieTwice, Load: loadGemma3n, Memory: sharedTail, Build: gemma3n,
+		Needs:  "attention.layer_norm_rms_epsilon attention.sliding_window",
 		Source: "src/models/gemma3n.cpp@v0.5.0",
 	},
 )

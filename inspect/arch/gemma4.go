@@ -8,7 +8,7 @@ import (
 var _ = register(
 	&Arch{
 		Name: "gemma4", Rope: model.RopeNeoX, Tie: TieTwice, Load: loadGemma4, Memory: sharedTail, Build: gemma4,
-		Layer: fullAttnFactors, Source: "src/models/gemma4.cpp@v0.5.0",
+		Layer: fullAttnFactors, Needs: "attention.layer_norm_rms_epsilon attention.sliding_window attention.key_length_swa attention.value_length_swa attention.sliding_window_pattern embedding_length_per_layer_input", Source: "src/models/gemma4.cpp@v0.5.0",
 	},
 )
 

@@ -6,8 +6,8 @@ import (
 )
 
 var _ = register(
-	&Arch{Name: "chatglm", Rope: model.RopeNorm, Build: wiring{noBiasO: true, ffn: (*Builder).fusedSwiGLU}.model, Source: "src/models/chatglm.cpp@v0.5.0"},
-	&Arch{Name: "glm4", Rope: model.RopeNorm, NextN: NextNNever, Load: loadGLM4, Build: glm4, Source: "src/models/glm4.cpp@v0.5.0"},
+	&Arch{Name: "chatglm", Rope: model.RopeNorm, Build: wiring{noBiasO: true, ffn: (*Builder).fusedSwiGLU}.model, Needs: "attention.layer_norm_rms_epsilon", Source: "src/models/chatglm.cpp@v0.5.0"},
+	&Arch{Name: "glm4", Rope: model.RopeNorm, NextN: NextNNever, Load: loadGLM4, Build: glm4, Needs: "attention.layer_norm_rms_epsilon", Source: "src/models/glm4.cpp@v0.5.0"},
 )
 
 // fusedSwiGLU is a block whose gate and up projection are one matrix.

@@ -8,16 +8,16 @@ import (
 // The GPT-2 line: layer norms, a GELU block without a gate, learned positions
 // or ALiBi.
 var _ = register(
-	&Arch{Name: "gpt2", Rope: model.RopeNone, Build: wiring{layer: true, embd: posEmbd, noRope: always, ffn: denseFFN(ActGELU)}.model, Source: "src/models/gpt2.cpp@v0.5.0"},
-	&Arch{Name: "starcoder", Rope: model.RopeNorm, Build: wiring{layer: true, embd: posEmbd, noRope: always, ffn: denseFFN(ActGELU)}.model, Source: "src/models/starcoder.cpp@v0.5.0"},
-	&Arch{Name: "starcoder2", Rope: model.RopeNeoX, Build: wiring{layer: true, ffn: denseFFN(ActGELU)}.model, Source: "src/models/starcoder2.cpp@v0.5.0"},
-	&Arch{Name: "codeshell", Rope: model.RopeNeoX, Build: wiring{layer: true, ffn: denseFFN(ActGELU)}.model, Source: "src/models/codeshell.cpp@v0.5.0"},
-	&Arch{Name: "bloom", Rope: model.RopeNone, Load: loadAlibi, Build: wiring{layer: true, embd: embdNorm, noRope: always, ffn: denseFFN(ActGELU)}.model, Source: "src/models/bloom.cpp@v0.5.0"},
-	&Arch{Name: "mpt", Rope: model.RopeNone, Load: loadMPT, Build: wiring{layer: true, embd: posEmbd, noRope: always, qk: flatQKNorm, ffn: (*Builder).mptFFN}.model, Source: "src/models/mpt.cpp@v0.5.0"},
-	&Arch{Name: "refact", Rope: model.RopeNone, Load: loadAlibi, Build: wiring{noRope: always, noBiasO: true, ffn: denseFFN(ActSiLU)}.model, Source: "src/models/refact.cpp@v0.5.0"},
-	&Arch{Name: "gptneox", Rope: model.RopeNeoX, Load: loadParallel, Build: neox, Source: "src/models/gptneox.cpp@v0.5.0"},
-	&Arch{Name: "falcon", Rope: model.RopeNeoX, Quant: QuantQuirk{FewerBits: true}, Load: loadLlama, Build: falcon, Source: "src/models/falcon.cpp@v0.5.0"},
-	&Arch{Name: "stablelm", Rope: model.RopeNeoX, Build: stablelm, Source: "src/models/stablelm.cpp@v0.5.0"},
+	&Arch{Name: "gpt2", Rope: model.RopeNone, Build: wiring{layer: true, embd: posEmbd, noRope: always, ffn: denseFFN(ActGELU)}.model, Needs: "attention.layer_norm_epsilon", Source: "src/models/gpt2.cpp@v0.5.0"},
+	&Arch{Name: "starcoder", Rope: model.RopeNorm, Build: wiring{layer: true, embd: posEmbd, noRope: always, ffn: denseFFN(ActGELU)}.model, Needs: "attention.layer_norm_epsilon", Source: "src/models/starcoder.cpp@v0.5.0"},
+	&Arch{Name: "starcoder2", Rope: model.RopeNeoX, Build: wiring{layer: true, ffn: denseFFN(ActGELU)}.model, Needs: "attention.layer_norm_epsilon", Source: "src/models/starcoder2.cpp@v0.5.0"},
+	&Arch{Name: "codeshell", Rope: model.RopeNeoX, Build: wiring{layer: true, ffn: denseFFN(ActGELU)}.model, Needs: "attention.layer_norm_epsilon", Source: "src/models/codeshell.cpp@v0.5.0"},
+	&Arch{Name: "bloom", Rope: model.RopeNone, Load: loadAlibi, Build: wiring{layer: true, embd: embdNorm, noRope: always, ffn: denseFFN(ActGELU)}.model, Needs: "attention.layer_norm_epsilon", Source: "src/models/bloom.cpp@v0.5.0"},
+	&Arch{Name: "mpt", Rope: model.RopeNone, Load: loadMPT, Build: wiring{layer: true, embd: posEmbd, noRope: always, qk: flatQKNorm, ffn: (*Builder).mptFFN}.model, Needs: "attention.layer_norm_epsilon", Source: "src/models/mpt.cpp@v0.5.0"},
+	&Arch{Name: "refact", Rope: model.RopeNone, Load: loadAlibi, Build: wiring{noRope: always, noBiasO: true, ffn: denseFFN(ActSiLU)}.model, Needs: "attention.layer_norm_rms_epsilon", Source: "src/models/refact.cpp@v0.5.0"},
+	&Arch{Name: "gptneox", Rope: model.RopeNeoX, Load: loadParallel, Build: neox, Needs: "attention.layer_norm_epsilon use_parallel_residual", Source: "src/models/gptneox.cpp@v0.5.0"},
+	&Arch{Name: "falcon", Rope: model.RopeNeoX, Quant: QuantQuirk{FewerBits: true}, Load: loadLlama, Build: falcon, Needs: "attention.layer_norm_epsilon", Source: "src/models/falcon.cpp@v0.5.0"},
+	&Arch{Name: "stablelm", Rope: model.RopeNeoX, Build: stablelm, Needs: "attention.layer_norm_epsilon", Source: "src/models/stablelm.cpp@v0.5.0"},
 )
 
 func loadAlibi(_ *Keys, h *model.HParams) { h.MaxAlibiBias = 8 }

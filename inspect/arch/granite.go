@@ -8,11 +8,11 @@ import (
 
 // The Granite line: Llama with scales on embeddings, residuals and logits.
 var _ = register(
-	&Arch{Name: "granite", Rope: model.RopeNorm, Load: loadGranite, Build: granite, Source: "src/models/granite.cpp@v0.5.0"},
-	&Arch{Name: "granitemoe", Rope: model.RopeNorm, Load: loadGraniteMoE, Build: granite, Source: "src/models/granite-moe.cpp@v0.5.0"},
-	&Arch{Name: "granite_swa", Rope: model.RopeNorm, Load: loadGraniteSWA, Build: granite, Source: "src/models/granite-swa.cpp@v0.5.0"},
-	&Arch{Name: "graniteswitch", Rope: model.RopeNorm, NextN: NextNKeep, Load: loadGraniteSwitch, Build: graniteSwitch, Source: "src/models/granite-switch.cpp@v0.5.0"},
-	&Arch{Name: "minicpm", Rope: model.RopeNorm, Load: loadMiniCPM, Build: granite, Source: "src/models/minicpm.cpp@v0.5.0"},
+	&Arch{Name: "granite", Rope: model.RopeNorm, Load: loadGranite, Build: granite, Needs: "attention.layer_norm_rms_epsilon logit_scale", Source: "src/models/granite.cpp@v0.5.0"},
+	&Arch{Name: "granitemoe", Rope: model.RopeNorm, Load: loadGraniteMoE, Build: granite, Needs: "attention.layer_norm_rms_epsilon logit_scale", Source: "src/models/granite-moe.cpp@v0.5.0"},
+	&Arch{Name: "granite_swa", Rope: model.RopeNorm, Load: loadGraniteSWA, Build: granite, Needs: "attention.layer_norm_rms_epsilon logit_scale attention.sliding_window attention.sliding_window_pattern", Source: "src/models/granite-swa.cpp@v0.5.0"},
+	&Arch{Name: "graniteswitch", Rope: model.RopeNorm, NextN: NextNKeep, Load: loadGraniteSwitch, Build: graniteSwitch, Needs: "attention.layer_norm_rms_epsilon logit_scale adapters.count adapters.lora_rank adapters.token_ids_activate adapters.token_ids_substitute", Source: "src/models/granite-switch.cpp@v0.5.0"},
+	&Arch{Name: "minicpm", Rope: model.RopeNorm, Load: loadMiniCPM, Build: granite, Needs: "attention.layer_norm_rms_epsilon", Source: "src/models/minicpm.cpp@v0.5.0"},
 )
 
 func loadGraniteMoE(k *Keys, h *model.HParams) {

@@ -6,9 +6,9 @@ import (
 )
 
 var _ = register(
-	&Arch{Name: "hunyuan-dense", Rope: model.RopeNeoX, Load: loadHunyuan, Build: wiring{factors: true, qkNorm: qkAfter, ffn: denseFFN(ActSiLU)}.model, Source: "src/models/hunyuan-dense.cpp@v0.5.0"},
-	&Arch{Name: "hunyuan_vl", Rope: model.RopeNeoX, Load: loadHunyuanVL, Build: wiring{factors: true, qkNorm: qkAfter, ffn: denseFFN(ActSiLU)}.model, Source: "src/models/hunyuan-vl.cpp@v0.5.0"},
-	&Arch{Name: "hunyuan-moe", Rope: model.RopeNeoX, Load: loadExpertFF, Build: wiring{factors: true, qkNorm: qkAfter, ffn: (*Builder).hunyuanExperts}.model, Source: "src/models/hunyuan-moe.cpp@v0.5.0"},
+	&Arch{Name: "hunyuan-dense", Rope: model.RopeNeoX, Load: loadHunyuan, Build: wiring{factors: true, qkNorm: qkAfter, ffn: denseFFN(ActSiLU)}.model, Needs: "attention.layer_norm_rms_epsilon", Source: "src/models/hunyuan-dense.cpp@v0.5.0"},
+	&Arch{Name: "hunyuan_vl", Rope: model.RopeNeoX, Load: loadHunyuanVL, Build: wiring{factors: true, qkNorm: qkAfter, ffn: denseFFN(ActSiLU)}.model, Needs: "attention.layer_norm_rms_epsilon", Source: "src/models/hunyuan-vl.cpp@v0.5.0"},
+	&Arch{Name: "hunyuan-moe", Rope: model.RopeNeoX, Load: loadExpertFF, Build: wiring{factors: true, qkNorm: qkAfter, ffn: (*Builder).hunyuanExperts}.model, Needs: "attention.layer_norm_rms_epsilon expert_feed_forward_length", Source: "src/models/hunyuan-moe.cpp@v0.5.0"},
 )
 
 // loadHunyuan takes a single expert for a dense block.

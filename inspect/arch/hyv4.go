@@ -17,6 +17,7 @@ var _ = register(&Arch{
 		return DSAMemory(m, c, false, indexerLayers(m))
 	},
 	Build:  hyV4,
+	Needs:  "attention.layer_norm_rms_epsilon attention.q_lora_rank attention.kv_lora_rank expert_feed_forward_length expert_shared_count attention.key_length_mla attention.value_length_mla hyper_connection.count hyper_connection.epsilon hyper_connection.magnitude",
 	Source: "src/models/hy-v4.cpp@v0.5.0",
 })
 

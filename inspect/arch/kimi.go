@@ -11,12 +11,14 @@ var _ = register(
 	&Arch{
 		Name: "kimi-linear", OneSeq: true, Rope: model.RopeNone, Hybrid: true, Budget: deltaBudget,
 		Load: loadKDA, Build: kimiLinear,
+		Needs:  "attention.layer_norm_rms_epsilon attention.kv_lora_rank expert_feed_forward_length expert_shared_count expert_gating_func attention.key_length_mla attention.value_length_mla kda.head_dim ssm.conv_kernel",
 		Source: "src/models/kimi-linear.cpp@v0.5.0",
 	},
 	&Arch{
 		Name: "kimi-k3", Rope: model.RopeNone, Hybrid: true, Rollback: true,
 		Budget: func(*model.Model) (perToken, perTensor int) { return 160, 64 },
 		Load:   loadKimiK3, Build: kimiK3,
+		Needs:  "attention.layer_norm_rms_epsilon attention.kv_lora_rank expert_feed_forward_length expert_shared_count expert_gating_func attention.key_length_mla attention.value_length_mla kda.head_dim ssm.conv_kernel attn_res.block_size activation.situ_beta activation.situ_linear_beta",
 		Source: "src/models/kimi-k3.cpp@v0.5.0",
 	},
 	&Arch{
@@ -28,6 +30,7 @@ var _ = register(
 			}
 			return HybridMemory(m, c, nil, nil)
 		},
+		Needs:  "attention.layer_norm_rms_epsilon attention.kv_lora_rank leading_dense_block_count expert_feed_forward_length expert_shared_count expert_gating_func attention.key_length_mla attention.value_length_mla kda.head_dim ssm.conv_kernel kda.gate_lower_bound",
 		Source: "src/models/bailingmoe3.cpp@v0.5.0",
 	},
 )

@@ -10,11 +10,13 @@ var _ = register(
 	&Arch{
 		Name: "lfm2", Rope: model.RopeNeoX, Hybrid: true, Rollback: true,
 		Load: loadLFM2, Build: lfm2, Layer: lfm2Layer,
+		Needs:  "attention.layer_norm_rms_epsilon shortconv.l_cache",
 		Source: "src/models/lfm2.cpp@v0.5.0",
 	},
 	&Arch{
 		Name: "lfm2moe", Rope: model.RopeNeoX, Hybrid: true, Rollback: true,
 		Load: loadLFM2MoE, Build: lfm2, Layer: lfm2Layer,
+		Needs:  "attention.layer_norm_rms_epsilon shortconv.l_cache expert_feed_forward_length expert_gating_func",
 		Source: "src/models/lfm2moe.cpp@v0.5.0",
 	},
 )

@@ -9,12 +9,14 @@ var _ = register(
 		Name: "llama", Rope: model.RopeNorm, Quant: QuantQuirk{Layers70B: 80, Grouped70B: true},
 		Load:   loadLlama,
 		Build:  wiring{factors: true}.model,
+		Needs:  "attention.layer_norm_rms_epsilon",
 		Source: "src/models/llama.cpp@v0.5.0",
 	},
 	&Arch{
 		Name: "llama-embed", Rope: model.RopeNorm, Quant: QuantQuirk{Layers70B: 80, Grouped70B: true},
 		Load:   loadLlama,
 		Build:  func(b *Builder) { b.Expand(b.decoder(wiring{factors: true, attend: (*Builder).uncached})) },
+		Needs:  "attention.layer_norm_rms_epsilon",
 		Source: "src/models/llama.cpp@v0.5.0, graph<true>",
 	},
 )

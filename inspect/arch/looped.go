@@ -8,8 +8,8 @@ import (
 // Architectures that run the same blocks several times: each pass has a cache
 // of its own, the weights are stored once.
 var _ = register(
-	&Arch{Name: "nanbeige", Rope: model.RopeNorm, Load: loadLoops, Build: nanbeige, Source: "src/models/nanbeige.cpp@v0.5.0"},
-	&Arch{Name: "hrm_text", Rope: model.RopeNeoX, Load: loadHRM, Build: hrm, Source: "src/models/hrm-text.cpp@v0.5.0"},
+	&Arch{Name: "nanbeige", Rope: model.RopeNorm, Load: loadLoops, Build: nanbeige, Needs: "attention.layer_norm_rms_epsilon", Source: "src/models/nanbeige.cpp@v0.5.0"},
+	&Arch{Name: "hrm_text", Rope: model.RopeNeoX, Load: loadHRM, Build: hrm, Needs: "attention.layer_norm_rms_epsilon hrm.layers_per_stack hrm.h_cycles hrm.l_cycles", Source: "src/models/hrm-text.cpp@v0.5.0"},
 )
 
 // loadLoops turns block_count stored blocks into as many layers as are run.

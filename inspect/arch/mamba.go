@@ -14,12 +14,14 @@ var _ = register(
 			h.SSMDtBCRMS = k.Bool("ssm.dt_b_c_rms", false)
 		},
 		Build:  func(b *Builder) { b.mambaModel((*Builder).Mamba) },
+		Needs:  "attention.layer_norm_rms_epsilon ssm.conv_kernel ssm.inner_size ssm.state_size ssm.time_step_rank",
 		Source: "src/models/mamba.cpp@v0.5.0",
 	},
 	&Arch{
 		Name: "mamba2", Rope: model.RopeNone, Recurrent: true, Scan: true,
 		Load:   func(k *Keys, h *model.HParams) { loadSSM(k, h, true) },
 		Build:  func(b *Builder) { b.mambaModel((*Builder).Mamba2) },
+		Needs:  "attention.layer_norm_rms_epsilon ssm.conv_kernel ssm.inner_size ssm.state_size ssm.time_step_rank ssm.group_count",
 		Source: "src/models/mamba2.cpp@v0.5.0",
 	},
 	&Arch{
@@ -29,6 +31,7 @@ var _ = register(
 			recurrentWithoutKV(h)
 		},
 		Build:  jamba,
+		Needs:  "attention.layer_norm_rms_epsilon ssm.conv_kernel ssm.inner_size ssm.state_size ssm.time_step_rank",
 		Source: "src/models/jamba.cpp@v0.5.0",
 	},
 	&Arch{
@@ -44,12 +47,14 @@ var _ = register(
 			return HybridMemory(m, c, every, every)
 		},
 		Build:  falconH1,
+		Needs:  "attention.layer_norm_rms_epsilon ssm.conv_kernel ssm.inner_size ssm.state_size ssm.time_step_rank ssm.group_count",
 		Source: "src/models/falcon-h1.cpp@v0.5.0",
 	},
 	&Arch{
 		Name: "granitehybrid", Rope: model.RopeNorm, Hybrid: true, Scan: true,
 		Load:   loadGraniteHybrid,
 		Build:  graniteHybrid,
+		Needs:  "attention.layer_norm_rms_epsilon ssm.conv_kernel ssm.inner_size ssm.state_size ssm.time_step_rank ssm.group_count",
 		Source: "src/models/granite-hybrid.cpp@v0.5.0",
 	},
 )

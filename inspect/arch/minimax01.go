@@ -13,6 +13,7 @@ var _ = register(&Arch{
 	Load:   loadMiniMax01,
 	Memory: deltaMemory,
 	Build:  miniMax01,
+	Needs:  "attention.layer_norm_rms_epsilon residual_scale",
 	Source: "src/models/minimax-01.cpp@v0.5.0",
 })
 

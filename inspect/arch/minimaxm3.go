@@ -11,6 +11,7 @@ import (
 var _ = register(&Arch{
 	Name: "minimax-m3", Rope: model.RopeNeoX, Budget: deltaBudget,
 	Load: loadMiniMaxM3, Memory: MSAMemory, Build: miniMaxM3,
+	Needs:  "attention.layer_norm_rms_epsilon expert_feed_forward_length expert_shared_count expert_gating_func attention.indexer.head_count attention.indexer.key_length attention.indexer.top_k attention.indexer.block_size attention.indexer.local_blocks",
 	Source: "src/models/minimax-m3.cpp@v0.5.0",
 })
 

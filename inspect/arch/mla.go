@@ -9,14 +9,15 @@ import (
 // for each token, kept as it is (the keys' decompression is folded into the
 // queries) or decompressed before it is kept.
 var _ = register(
-	&Arch{Name: "deepseek2", Rope: model.RopeNorm, Load: loadDeepseek2, Build: deepseek2, Source: "src/models/deepseek2.cpp@v0.5.0"},
-	&Arch{Name: "mistral4", Rope: model.RopeNorm, Quirk: Quirk{MoEDownF32: true}, Load: loadDeepseek2, Build: deepseek2, Source: "src/models/mistral4.cpp@v0.5.0"},
+	&Arch{Name: "deepseek2", Rope: model.RopeNorm, Load: loadDeepseek2, Build: deepseek2, Needs: "attention.layer_norm_rms_epsilon attention.kv_lora_rank expert_feed_forward_length expert_shared_count", Source: "src/models/deepseek2.cpp@v0.5.0"},
+	&Arch{Name: "mistral4", Rope: model.RopeNorm, Quirk: Quirk{MoEDownF32: true}, Load: loadDeepseek2, Build: deepseek2, Needs: "attention.layer_norm_rms_epsilon attention.q_lora_rank attention.kv_lora_rank expert_feed_forward_length expert_shared_count", Source: "src/models/mistral4.cpp@v0.5.0"},
 	&Arch{
 		Name: "deepseek2-ocr", Rope: model.RopeNorm, Load: loadMoE(model.GatingSoftmax), Build: deepseek2OCR,
+		Needs:  "attention.layer_norm_rms_epsilon expert_feed_forward_length expert_shared_count",
 		Source: "src/models/deepseek2ocr.cpp, src/models/deepseek2.cpp@v0.5.0",
 	},
-	&Arch{Name: "plm", Rope: model.RopeNorm, Load: loadPLM, Build: plm, Source: "src/models/plm.cpp@v0.5.0"},
-	&Arch{Name: "minicpm3", Rope: model.RopeNeoX, Load: loadMiniCPM3, Build: miniCPM3, Source: "src/models/minicpm3.cpp@v0.5.0"},
+	&Arch{Name: "plm", Rope: model.RopeNorm, Load: loadPLM, Build: plm, Needs: "attention.layer_norm_rms_epsilon attention.kv_lora_rank", Source: "src/models/plm.cpp@v0.5.0"},
+	&Arch{Name: "minicpm3", Rope: model.RopeNeoX, Load: loadMiniCPM3, Build: miniCPM3, Needs: "attention.layer_norm_rms_epsilon attention.q_lora_rank attention.kv_lora_rank", Source: "src/models/minicpm3.cpp@v0.5.0"},
 )
 
 // loadMLA reads the widths of latent attention.

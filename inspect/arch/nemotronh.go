@@ -13,6 +13,7 @@ var _ = register(
 		Load:   loadNemotronH,
 		Memory: func(m *model.Model, c *Context) *Memory { return nemotronHMemory(m, c) },
 		Build:  nemotronH,
+		Needs:  "attention.layer_norm_epsilon ssm.conv_kernel ssm.inner_size ssm.state_size ssm.time_step_rank ssm.group_count",
 		Source: "src/models/nemotron-h.cpp@v0.5.0",
 	},
 	&Arch{
@@ -31,6 +32,7 @@ var _ = register(
 			}
 			nemotronH(b)
 		},
+		Needs:  "attention.layer_norm_epsilon ssm.conv_kernel ssm.inner_size ssm.state_size ssm.time_step_rank ssm.group_count",
 		Source: "src/models/nemotron-h-moe.cpp@v0.5.0",
 	},
 )

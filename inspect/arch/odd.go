@@ -7,10 +7,10 @@ import (
 
 // Decoders with a turn that nobody else takes.
 var _ = register(
-	&Arch{Name: "deci", Rope: model.RopeNorm, Quant: QuantQuirk{Layers70B: 80}, Load: loadLlama, Build: deci, Source: "src/models/deci.cpp@v0.5.0"},
-	&Arch{Name: "bitnet", Rope: model.RopeNeoX, Tie: TieShare, Build: bitnet, Source: "src/models/bitnet.cpp@v0.5.0"},
-	&Arch{Name: "chameleon", Rope: model.RopeNorm, Load: loadChameleon, Build: chameleon, Source: "src/models/chameleon.cpp@v0.5.0"},
-	&Arch{Name: "cogvlm", Rope: model.RopeNeoX, Build: cogvlm, Source: "src/models/cogvlm.cpp@v0.5.0"},
+	&Arch{Name: "deci", Rope: model.RopeNorm, Quant: QuantQuirk{Layers70B: 80}, Load: loadLlama, Build: deci, Needs: "attention.layer_norm_rms_epsilon", Source: "src/models/deci.cpp@v0.5.0"},
+	&Arch{Name: "bitnet", Rope: model.RopeNeoX, Tie: TieShare, Build: bitnet, Needs: "attention.layer_norm_rms_epsilon", Source: "src/models/bitnet.cpp@v0.5.0"},
+	&Arch{Name: "chameleon", Rope: model.RopeNorm, Load: loadChameleon, Build: chameleon, Needs: "attention.layer_norm_rms_epsilon", Source: "src/models/chameleon.cpp@v0.5.0"},
+	&Arch{Name: "cogvlm", Rope: model.RopeNeoX, Build: cogvlm, Needs: "attention.layer_norm_rms_epsilon", Source: "src/models/cogvlm.cpp@v0.5.0"},
 )
 
 // deci has layers without attention, with a matrix in its place, or without a

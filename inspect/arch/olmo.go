@@ -6,10 +6,10 @@ import (
 )
 
 var _ = register(
-	&Arch{Name: "olmo", Rope: model.RopeNeoX, Quant: QuantQuirk{Layers70B: 80}, Load: loadClamp, Build: wiring{layer: true, noBiasO: true}.model, Source: "src/models/olmo.cpp@v0.5.0"},
-	&Arch{Name: "olmo2", Rope: model.RopeNeoX, Load: loadOlmo2, Build: olmo2, Source: "src/models/olmo2.cpp@v0.5.0"},
-	&Arch{Name: "olmoe", Rope: model.RopeNeoX, Build: olmoe, Source: "src/models/olmoe.cpp@v0.5.0"},
-	&Arch{Name: "openelm", Rope: model.RopeNeoX, Build: openelm, Source: "src/models/openelm.cpp@v0.5.0"},
+	&Arch{Name: "olmo", Rope: model.RopeNeoX, Quant: QuantQuirk{Layers70B: 80}, Load: loadClamp, Build: wiring{layer: true, noBiasO: true}.model, Needs: "attention.layer_norm_epsilon", Source: "src/models/olmo.cpp@v0.5.0"},
+	&Arch{Name: "olmo2", Rope: model.RopeNeoX, Load: loadOlmo2, Build: olmo2, Needs: "attention.layer_norm_rms_epsilon", Source: "src/models/olmo2.cpp@v0.5.0"},
+	&Arch{Name: "olmoe", Rope: model.RopeNeoX, Build: olmoe, Needs: "attention.layer_norm_rms_epsilon", Source: "src/models/olmoe.cpp@v0.5.0"},
+	&Arch{Name: "openelm", Rope: model.RopeNeoX, Build: openelm, Needs: "attention.layer_norm_rms_epsilon", Source: "src/models/openelm.cpp@v0.5.0"},
 )
 
 func loadClamp(k *Keys, h *model.HParams) { h.ClampKQV = k.Float("attention.clamp_kqv", 0) }

@@ -6,9 +6,9 @@ import (
 )
 
 var _ = register(
-	&Arch{Name: "phi2", Rope: model.RopeNeoX, Build: phi2, Source: "src/models/phi2.cpp@v0.5.0"},
-	&Arch{Name: "phi3", Rope: model.RopeNeoX, Build: phi3, Source: "src/models/phi3.cpp@v0.5.0"}, // its window is read and ignored
-	&Arch{Name: "phimoe", Rope: model.RopeNeoX, Build: phi3, Source: "src/models/phimoe.cpp@v0.5.0"},
+	&Arch{Name: "phi2", Rope: model.RopeNeoX, Build: phi2, Needs: "attention.layer_norm_epsilon", Source: "src/models/phi2.cpp@v0.5.0"},
+	&Arch{Name: "phi3", Rope: model.RopeNeoX, Build: phi3, Needs: "attention.layer_norm_rms_epsilon", Source: "src/models/phi3.cpp@v0.5.0"}, // its window is read and ignored
+	&Arch{Name: "phimoe", Rope: model.RopeNeoX, Build: phi3, Needs: "attention.layer_norm_rms_epsilon", Source: "src/models/phimoe.cpp@v0.5.0"},
 )
 
 // phi2 runs attention and feed-forward side by side and scales queries itself.

@@ -5,8 +5,8 @@ import (
 )
 
 var _ = register(
-	&Arch{Name: "plamo", Rope: model.RopeNeoX, Build: plamo, Source: "src/models/plamo.cpp@v0.5.0"},
-	&Arch{Name: "plamo3", Rope: model.RopeNeoX, Load: loadPlamo3, Build: plamo3, Source: "src/models/plamo3.cpp@v0.5.0"},
+	&Arch{Name: "plamo", Rope: model.RopeNeoX, Build: plamo, Needs: "attention.layer_norm_rms_epsilon", Source: "src/models/plamo.cpp@v0.5.0"},
+	&Arch{Name: "plamo3", Rope: model.RopeNeoX, Load: loadPlamo3, Build: plamo3, Needs: "attention.layer_norm_rms_epsilon", Source: "src/models/plamo3.cpp@v0.5.0"},
 )
 
 // plamo runs attention and feed-forward side by side.

@@ -10,6 +10,7 @@ var _ = register(&Arch{
 	Name: "plamo2", Rope: model.RopeNeoX, Hybrid: true, Scan: true,
 	Load:   loadPlamo2,
 	Build:  plamo2,
+	Needs:  "attention.layer_norm_rms_epsilon ssm.conv_kernel ssm.inner_size ssm.state_size ssm.time_step_rank ssm.group_count",
 	Source: "src/models/plamo2.cpp@v0.5.0",
 })
 

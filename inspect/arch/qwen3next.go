@@ -13,6 +13,7 @@ var _ = register(
 		Load:   loadQwen3Next,
 		Memory: deltaMemory,
 		Build:  qwenHybrid{linear: (*Builder).qwen3NextLinear, ffn: (*Builder).gatedSharedExperts, split: true}.model,
+		Needs:  "attention.layer_norm_rms_epsilon ssm.conv_kernel ssm.inner_size ssm.state_size ssm.time_step_rank ssm.group_count",
 		Source: "src/models/qwen3next.cpp@v0.5.0",
 	},
 	&Arch{
@@ -20,6 +21,7 @@ var _ = register(
 		Load:   loadQwen35,
 		Memory: deltaMemory,
 		Build:  qwenHybrid{linear: (*Builder).qwen35Linear, ffn: denseFFN(ActSiLU)}.model,
+		Needs:  "attention.layer_norm_rms_epsilon ssm.conv_kernel ssm.inner_size ssm.state_size ssm.time_step_rank ssm.group_count rope.dimension_sections",
 		Source: "src/models/qwen35.cpp@v0.5.0",
 	},
 	&Arch{
@@ -27,6 +29,7 @@ var _ = register(
 		Load:   loadQwen35,
 		Memory: deltaMemory,
 		Build:  qwenHybrid{linear: (*Builder).qwen35Linear, ffn: (*Builder).gatedSharedExperts}.model,
+		Needs:  "attention.layer_norm_rms_epsilon ssm.conv_kernel ssm.inner_size ssm.state_size ssm.time_step_rank ssm.group_count rope.dimension_sections",
 		Source: "src/models/qwen35moe.cpp@v0.5.0",
 	},
 )

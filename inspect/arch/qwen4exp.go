@@ -12,6 +12,7 @@ import (
 var _ = register(&Arch{
 	Name: "qwen4exp", Rope: model.RopeIMRoPE, Hybrid: true, Rollback: true, Budget: deltaBudget,
 	Load: loadQwen4, Memory: HybridIdxMemory, Build: qwen4,
+	Needs:  "attention.layer_norm_rms_epsilon ssm.conv_kernel ssm.inner_size ssm.state_size ssm.time_step_rank ssm.group_count rope.dimension_sections hyper_connection.count hyper_connection.low_rank attention.indexer.head_count attention.indexer.key_length attention.indexer.top_k",
 	Source: "src/models/qwen4exp.cpp@v0.5.0",
 })
 

@@ -10,21 +10,25 @@ var _ = register(
 	&Arch{
 		Name: "rwkv6", Rope: model.RopeNone, Recurrent: true,
 		Load: loadRWKV(2), Build: func(b *Builder) { b.rwkv((*Builder).timeMix6, (*Builder).channelMix6) },
+		Needs:  "time_mix_extra_dim time_decay_extra_dim wkv.head_size",
 		Source: "src/models/rwkv6.cpp@v0.5.0",
 	},
 	&Arch{
 		Name: "rwkv7", Rope: model.RopeNone, Recurrent: true,
 		Load: loadRWKV(2), Build: func(b *Builder) { b.rwkv(b.timeMix7(), (*Builder).channelMix7) },
+		Needs:  "wkv.head_size attention.decay_lora_rank attention.iclr_lora_rank attention.value_residual_mix_lora_rank",
 		Source: "src/models/rwkv7.cpp@v0.5.0",
 	},
 	&Arch{
 		Name: "rwkv6qwen2", Rope: model.RopeNone, Recurrent: true,
 		Load: loadRWKV(1), Build: func(b *Builder) { b.rwkvQwen((*Builder).timeMix6) },
+		Needs:  "time_mix_extra_dim time_decay_extra_dim wkv.head_size",
 		Source: "src/models/rwkv6qwen2.cpp@v0.5.0",
 	},
 	&Arch{
 		Name: "arwkv7", Rope: model.RopeNone, Recurrent: true,
 		Load: loadRWKV(1), Build: func(b *Builder) { b.rwkvQwen(b.timeMix7()) },
+		Needs:  "wkv.head_size attention.decay_lora_rank attention.iclr_lora_rank attention.value_residual_mix_lora_rank",
 		Source: "src/models/arwkv7.cpp@v0.5.0",
 	},
 )

@@ -9,8 +9,8 @@ import (
 )
 
 var _ = register(
-	&Arch{Name: "t5", Rope: model.RopeNone, Encoder: true, Load: loadT5, Build: t5, Source: "src/models/t5.cpp@v0.5.0"},
-	&Arch{Name: "t5encoder", Rope: model.RopeNone, Encoder: true, Load: loadT5, Build: t5Encoder, Source: "src/models/t5encoder.cpp@v0.5.0"},
+	&Arch{Name: "t5", Rope: model.RopeNone, Encoder: true, Load: loadT5, Build: t5, Needs: "attention.layer_norm_rms_epsilon attention.relative_buckets_count", Source: "src/models/t5.cpp@v0.5.0"},
+	&Arch{Name: "t5encoder", Rope: model.RopeNone, Encoder: true, Load: loadT5, Build: t5Encoder, Needs: "attention.layer_norm_rms_epsilon attention.relative_buckets_count", Source: "src/models/t5encoder.cpp@v0.5.0"},
 )
 
 func loadT5(k *Keys, h *model.HParams) {

@@ -9,6 +9,7 @@ import (
 
 var _ = register(&Arch{
 	Name: "wavtokenizer-dec", Rope: model.RopeNone, NoMemory: true, Tie: TieNone, Load: loadWavTokenizer, Build: wavTokenizer,
+	Needs:  "attention.layer_norm_epsilon attention.group_norm_epsilon attention.group_norm_groups features_length posnet.embedding_length posnet.block_count convnext.embedding_length convnext.block_count",
 	Source: "src/models/wavtokenizer-dec.cpp@v0.5.0",
 })
 

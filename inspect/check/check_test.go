@@ -41,6 +41,20 @@ func codes(problems []Problem) (list []string) {
 	return list
 }
 
+// value returns the value of a key of a file to build.
+func value(g *fixtures.GGUF, key string) any {
+	i := slices.IndexFunc(g.KVs, func(kv fixtures.KV) bool { return kv.Key == key })
+	return g.KVs[i].Value
+}
+
+func layers(g *fixtures.GGUF) int { return int(value(g, "llama.block_count").(uint32)) }
+
+func kvHeads(g *fixtures.GGUF) int32 {
+	return int32(value(g, "llama.attention.head_count_kv").(uint32))
+}
+
+func tokens(g *fixtures.GGUF) int { return len(value(g, "tokenizer.ggml.tokens").([]string)) }
+
 func TestModel(t *testing.T) {
 	small := func() *fixtures.GGUF { return fixtures.Model("llama-Q4_K_M") }
 	without := func(g *fixtures.GGUF, name string) *fixtures.GGUF {
@@ -57,16 +71,26 @@ func TestModel(t *testing.T) {
 		codes   []string
 		refused bool
 	}{
-		"a whole model":                    {small(), nil, nil, false},
-		"no width":                         {drop(small(), "llama.embedding_length"), nil, []string{"bad-metadata llama.embedding_length"}, true},
-		"no architecture":                  {drop(small(), "general.architecture"), nil, []string{"bad-metadata general.architecture"}, true},
-		"an architecture nobody knows":     {(&fixtures.GGUF{NoData: true}).Set("general.architecture", "nonesuch").Set("nonesuch.block_count", uint32(1)).Set("nonesuch.context_length", uint32(1)).Set("nonesuch.embedding_length", uint32(8)), nil, []string{"unknown-architecture general.architecture"}, true},
-		"a token too many":                 {small().Set("tokenizer.ggml.tokens", []string{"a", "b", "c"}).Set("tokenizer.ggml.token_type", []int32{1, 1}), nil, []string{"vocabulary-mismatch output.weight", "vocabulary-mismatch token_embd.weight", "vocabulary-mismatch tokenizer.ggml.token_type"}, true},
-		"a special token outside":          {small().Set("tokenizer.ggml.eos_token_id", uint32(1<<30)), nil, []string{"token-out-of-range tokenizer.ggml.eos_token_id"}, false},
-		"no vocabulary":                    {drop(drop(small(), "tokenizer.ggml.tokens"), "tokenizer.ggml.model"), nil, []string{"no-vocabulary tokenizer.ggml.tokens"}, false},
-		"a tensor lost":                    {without(small(), "blk.3.ffn_up.weight"), os.ErrInvalid, []string{"missing-tensor blk.3.ffn_up.weight", "not-loadable tensors"}, true},
-		"heads that do not share":          {small().Set("llama.attention.head_count_kv", uint32(3)), os.ErrInvalid, []string{"head-mismatch llama.attention.head_count_kv", "not-loadable tensors"}, true},
-		"a projector is no language model": {(&fixtures.GGUF{NoData: true}).Set("general.architecture", "clip"), nil, nil, false},
+		"a whole model":                     {small(), nil, nil, false},
+		"no width":                          {drop(small(), "llama.embedding_length"), nil, []string{"bad-metadata llama.embedding_length"}, true},
+		"no architecture":                   {drop(small(), "general.architecture"), nil, []string{"bad-metadata general.architecture"}, true},
+		"an architecture nobody knows":      {(&fixtures.GGUF{NoData: true}).Set("general.architecture", "nonesuch").Set("nonesuch.block_count", uint32(1)).Set("nonesuch.context_length", uint32(1)).Set("nonesuch.embedding_length", uint32(8)), nil, []string{"unknown-architecture general.architecture"}, true},
+		"a token too many":                  {small().Set("tokenizer.ggml.tokens", []string{"a", "b", "c"}).Set("tokenizer.ggml.token_type", []int32{1, 1}), nil, []string{"vocabulary-mismatch output.weight", "vocabulary-mismatch token_embd.weight", "vocabulary-mismatch tokenizer.ggml.token_type"}, true},
+		"a special token outside":           {small().Set("tokenizer.ggml.eos_token_id", uint32(1<<30)), nil, []string{"token-out-of-range tokenizer.ggml.eos_token_id"}, false},
+		"no vocabulary":                     {drop(drop(small(), "tokenizer.ggml.tokens"), "tokenizer.ggml.model"), nil, []string{"no-vocabulary tokenizer.ggml.model", "no-vocabulary tokenizer.ggml.tokens"}, true},
+		"a tensor lost":                     {without(small(), "blk.3.ffn_up.weight"), os.ErrInvalid, []string{"missing-tensor blk.3.ffn_up.weight", "not-loadable tensors"}, true},
+		"a norm lost, which no graph needs": {without(small(), "blk.3.ffn_norm.weight"), nil, []string{"missing-tensor blk.3.ffn_norm.weight"}, true},
+		"the last norm lost":                {without(small(), "output_norm.weight"), nil, []string{"missing-tensor output_norm.weight"}, true},
+		"no epsilon":                        {drop(small(), "llama.attention.layer_norm_rms_epsilon"), nil, []string{"bad-metadata llama.attention.layer_norm_rms_epsilon"}, true},
+		"two keys lost":                     {drop(drop(small(), "llama.attention.layer_norm_rms_epsilon"), "llama.block_count"), nil, []string{"bad-metadata llama.attention.layer_norm_rms_epsilon", "bad-metadata llama.block_count"}, true},
+		"no feed-forward length":            {drop(small(), "llama.feed_forward_length"), nil, []string{"bad-metadata llama.feed_forward_length"}, true},
+		"counts of another width":           {small().Set("llama.embedding_length", uint64(2048)).Set("llama.rope.freq_base", float64(1e4)), nil, []string{"wrong-type llama.embedding_length", "wrong-type llama.rope.freq_base"}, true},
+		"counts for layers":                 {small().Set("llama.attention.head_count_kv", slices.Repeat([]int32{kvHeads(small())}, layers(small()))), nil, nil, false},
+		"counts for more layers":            {small().Set("llama.attention.head_count_kv", slices.Repeat([]int32{kvHeads(small())}, layers(small())+1)), nil, []string{"bad-metadata llama.attention.head_count_kv"}, true},
+		"no merges":                         {drop(small(), "tokenizer.ggml.merges").Set("tokenizer.ggml.model", "gpt2"), nil, []string{"no-vocabulary tokenizer.ggml.merges"}, true},
+		"tokens that are numbers":           {small().Set("tokenizer.ggml.tokens", make([]int32, tokens(small()))), nil, []string{"wrong-type tokenizer.ggml.tokens"}, true},
+		"heads that do not share":           {small().Set("llama.attention.head_count_kv", uint32(3)), os.ErrInvalid, []string{"head-mismatch llama.attention.head_count_kv", "not-loadable tensors"}, true},
+		"a projector is no language model":  {(&fixtures.GGUF{NoData: true}).Set("general.architecture", "clip"), nil, nil, false},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -250,4 +274,18 @@ func FuzzReadTemplate(f *testing.F) {
 			}
 		}
 	})
+}
+
+func TestModelsOfAllArchitecturesAreLoadable(t *testing.T) {
+	for _, name := range fixtures.Models() {
+		t.Run(name, func(t *testing.T) {
+			path := filepath.Join(t.TempDir(), "m.gguf")
+			if err := fixtures.Model(name).WriteSparse(path); err != nil {
+				t.Fatal(err)
+			}
+			if problems, refused := Model(open(t, path), nil); refused {
+				t.Errorf("%+v", problems)
+			}
+		})
+	}
 }

@@ -2,6 +2,7 @@ package check
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -30,6 +31,12 @@ func Model(ins *inspect.Inspection, load error) (problems []Problem, refused boo
 			return nil, false
 		}
 	}
+	if c.file != nil {
+		name, _ := c.file.Lookup("general.architecture")
+		if name, ok := name.(string); ok {
+			c.keys(name)
+		}
+	}
 	switch {
 	case c.m == nil && ins.HF != nil:
 		c.warn("no-architecture", "architecture", -1, "%v", ins.Reason)
@@ -38,18 +45,21 @@ func Model(ins *inspect.Inspection, load error) (problems []Problem, refused boo
 		if !found {
 			key, why = "metadata", ins.Reason.Error()
 		}
-		c.refuse("bad-metadata", key, c.keyAt(key), "%s", why)
+		if !slices.ContainsFunc(c.problems, func(p Problem) bool { return p.Field == key }) {
+			c.refuse("bad-metadata", key, c.keyAt(key), "%s", why)
+		}
 	default:
 		if arch.Lookup(c.m.Arch) == nil {
 			c.refuse("unknown-architecture", "general.architecture", c.keyAt("general.architecture"), "llama.cpp v0.5.0 has no architecture %q", c.m.Arch)
 		}
 		c.vocabulary()
+		c.tensors()
 		if load != nil {
 			c.refuse("not-loadable", "tensors", -1, "%v", load)
 			c.widths()
 			c.heads()
-			c.layers()
 		}
+		c.layers(load != nil)
 	}
 	if ins.HF != nil && ins.HF.Refused != "" {
 		c.refuse("not-convertible", "weights", -1, "llama.cpp's converter would refuse them: %s", ins.HF.Refused)
@@ -121,9 +131,69 @@ func (c *checker) arrayLen(key string) (n uint64, ok bool) {
 	return kv.Count, true
 }
 
+// keys lists the keys that are missing for the architecture and those of a type
+// that llama.cpp does not read.
+func (c *checker) keys(name string) {
+	if row := arch.Lookup(name); row != nil {
+		for _, key := range row.Demands() {
+			if key = name + "." + key; c.keyAt(key) < 0 {
+				c.refuse("bad-metadata", key, -1, "missing: llama.cpp refuses to load this architecture without it")
+			}
+		}
+	}
+	layers, _ := c.file.Lookup(name + ".block_count")
+	for i := range c.file.KVs {
+		kv := &c.file.KVs[i]
+		key, ok := strings.CutPrefix(kv.Key, name+".")
+		if !ok {
+			continue
+		}
+		want, perLayer := arch.Stored(key)
+		switch got := kv.TypeName(); {
+		case want == "" || got == want:
+		case perLayer && kv.Type == gguf.Array:
+			if n, ok := layers.(int64); ok && uint64(n) != kv.Count {
+				c.refuse("bad-metadata", kv.Key, kv.Offset, "%d values for %d layers", kv.Count, n)
+			} else if got != "arr["+want+"]" && (want != "u32" || kv.Elem != gguf.Int32) {
+				c.refuse("wrong-type", kv.Key, kv.Offset, "is %s, llama.cpp reads %s or arr[%s] only", got, want, want)
+			}
+		default:
+			c.refuse("wrong-type", kv.Key, kv.Offset, "is %s, llama.cpp reads %s only", got, want)
+		}
+	}
+}
+
+// tensors looks for what almost every model has.
+//
+// Source: src/llama-model.cpp@v0.5.0, the shapes that load_arch_tensors asks for.
+func (c *checker) tensors() {
+	const norm = "output_norm.weight"
+	ends := c.m.Index.Layer(0, "attn_norm.weight") < 0 // as others than decoders begin their blocks
+	for i := range c.m.Tensors {
+		name := c.m.Tensors[i].Name
+		ends = ends || strings.HasSuffix(name, norm) || name == "token_embd_norm.weight"
+	}
+	if !ends {
+		c.refuse("missing-tensor", norm, -1, "missing: the model's last norm")
+	}
+	for il := range c.m.Layers {
+		if c.m.NFF(il) != 0 {
+			continue
+		}
+		for _, name := range []string{"ffn_up.weight", "ffn_gate.weight", "ffn_down.weight"} {
+			if c.m.Index.Layer(il, name) >= 0 {
+				key := c.m.Arch + ".feed_forward_length"
+				c.refuse("bad-metadata", key, c.keyAt(key), "0 in layer %d, which has %s", il, name)
+				return
+			}
+		}
+	}
+}
+
 // vocabulary compares the tokens with the rows of the embeddings and with what
 // is said about them.
 func (c *checker) vocabulary() {
+	c.tokenizer()
 	tokens, ok := c.arrayLen("tokenizer.ggml.tokens")
 	if ok {
 		if t := c.tensor("token_embd.weight"); t != nil && len(t.Shape) == 2 && t.Shape[1] != tokens {
@@ -134,7 +204,11 @@ func (c *checker) vocabulary() {
 			c.warn("vocabulary-mismatch", t.Name, c.tensorAt(t.Name), "%d rows for %d tokens", t.Shape[1], tokens)
 		}
 		for _, key := range []string{"tokenizer.ggml.scores", "tokenizer.ggml.token_type"} {
-			if n, has := c.arrayLen(key); has && n != tokens {
+			n, has := c.arrayLen(key)
+			switch {
+			case has && n < tokens:
+				c.refuse("vocabulary-mismatch", key, c.keyAt(key), "%d values for %d tokens", n, tokens)
+			case has && n > tokens:
 				c.warn("vocabulary-mismatch", key, c.keyAt(key), "%d values for %d tokens", n, tokens)
 			}
 		}
@@ -151,8 +225,37 @@ func (c *checker) vocabulary() {
 		}
 		return
 	}
-	if kind, has := c.m.Meta.Lookup("tokenizer.ggml.model"); c.file != nil && (!has || kind != "no_vocab" && kind != "none") && arch.Lookup(c.m.Arch) != nil {
-		c.warn("no-vocabulary", "tokenizer.ggml.tokens", -1, "missing: the file has no vocabulary to run a model with")
+}
+
+// tokenizer lists what llama.cpp misses of a tokenizer.
+//
+// Source: src/llama-vocab.cpp@v0.5.0, llama_vocab::impl::load.
+func (c *checker) tokenizer() {
+	if c.file == nil || arch.Lookup(c.m.Arch) == nil {
+		return
+	}
+	const model, tokens, merges = "tokenizer.ggml.model", "tokenizer.ggml.tokens", "tokenizer.ggml.merges"
+	v, _ := c.file.Lookup(model)
+	kind, ok := v.(string)
+	switch {
+	case !ok:
+		c.refuse("no-vocabulary", model, c.keyAt(model), "missing or not text: it says what kind of tokenizer the model has, or none")
+	case kind == "no_vocab", kind == "none":
+		return
+	}
+	texts := func(key, why string) {
+		if kv, ok := c.file.KV(key); !ok {
+			c.refuse("no-vocabulary", key, -1, "missing: %s", why)
+		} else if kv.TypeName() != "arr[str]" {
+			c.refuse("wrong-type", key, kv.Offset, "is %s, llama.cpp reads arr[str] only", kv.TypeName())
+		}
+	}
+	texts(tokens, "the file has no vocabulary to run a model with")
+	switch pre, _ := c.file.Lookup("tokenizer.ggml.pre"); kind {
+	case "gpt2", "gemma4", "hybriddna", "whitespace":
+		if kind == "gemma4" || pre != "kimi-k2" {
+			texts(merges, "a tokenizer of the kind "+kind+" needs it")
+		}
 	}
 }
 
@@ -191,8 +294,9 @@ func (c *checker) heads() {
 }
 
 // layers compares the blocks there are with those the metadata promises, and
-// each tensor with the same one of the other blocks.
-func (c *checker) layers() {
+// each tensor with the same one of the other blocks. refused says that llama.cpp
+// does not load the model, whatever the reason.
+func (c *checker) layers(refused bool) {
 	if len(c.m.Tensors) == 0 {
 		return
 	}
@@ -202,12 +306,7 @@ func (c *checker) layers() {
 			promised = int(min(n, arch.MaxLayers))
 		}
 	}
-	has := make([]bool, promised)
-	type occurrence struct {
-		layer int
-		at    int
-	}
-	by := map[string][]occurrence{}
+	sets := make([]map[string]bool, promised)
 	for i := range c.m.Tensors {
 		il, rest := model.SplitName(c.m.Tensors[i].Name)
 		switch {
@@ -216,33 +315,60 @@ func (c *checker) layers() {
 			name := c.m.Tensors[i].Name
 			c.refuse("extra-layer", name, c.tensorAt(name), "block %d of %d (%s.block_count)", il, promised, c.m.Arch)
 		default:
-			has[il] = true
-			by[rest] = append(by[rest], occurrence{il, i})
+			if sets[il] == nil {
+				sets[il] = map[string]bool{}
+			}
+			sets[il][rest] = true
 		}
 	}
-	for il, there := range has {
-		if !there && il < c.m.NLayer() {
+	for il, there := range sets {
+		if there == nil && il < c.m.NLayer() && refused {
 			key := c.m.Arch + ".block_count"
 			c.warn("missing-layer", fmt.Sprintf("blk.%d", il), c.keyAt(key), "no tensor of block %d is there, of %d blocks promised", il, promised)
 		}
 	}
-	names := make([]string, 0, len(by))
-	for rest := range by {
-		names = append(names, rest)
-	}
-	slices.Sort(names)
-	for _, rest := range names {
-		list := by[rest]
-		// One gap inside an otherwise full row of blocks: a tensor was lost. More
-		// gaps are how hybrids and mixtures are made.
-		if n := len(list); n >= 4 && n == promised-1 && list[0].layer == 0 && list[n-1].layer == promised-1 {
-			for i := range list {
-				if list[i].layer != i {
-					name := fmt.Sprintf("blk.%d.%s", i, rest)
-					c.warn("missing-tensor", name, -1, "missing: the %d other blocks have it", n)
-					break
-				}
+	c.lost(sets[:min(len(sets), c.m.NLayer())])
+}
+
+// lost finds the block that has all tensors of another but one, when no other
+// block is like it. First blocks are made without their first norm.
+func (c *checker) lost(sets []map[string]bool) {
+	alike := maps.Equal[map[string]bool, map[string]bool]
+	for il, set := range sets {
+		if set == nil || slices.ContainsFunc(sets[:il], func(s map[string]bool) bool { return alike(s, set) }) ||
+			slices.ContainsFunc(sets[il+1:], func(s map[string]bool) bool { return alike(s, set) }) {
+			continue
+		}
+		for jl, other := range sets {
+			name, ok := missingOne(set, other)
+			if !ok || il == 0 && name == "attn_norm.weight" {
+				continue
 			}
+			full := fmt.Sprintf("blk.%d.%s", il, name)
+			if strings.HasSuffix(name, ".weight") && !strings.Contains(name, "rope_f") {
+				c.refuse("missing-tensor", full, -1, "missing: block %d has it, and all others that this one has", jl)
+			} else {
+				c.warn("missing-tensor", full, -1, "missing: block %d has it, and all others that this one has", jl)
+			}
+			break
 		}
 	}
+}
+
+// missingOne returns the one name that most has and set has not, if that is all
+// they differ in.
+func missingOne(set, most map[string]bool) (name string, ok bool) {
+	if len(most) != len(set)+1 {
+		return "", false
+	}
+	for n := range most {
+		switch {
+		case set[n]:
+		case name != "":
+			return "", false
+		default:
+			name = n
+		}
+	}
+	return name, true
 }
