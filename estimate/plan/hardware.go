@@ -72,6 +72,11 @@ func smallest(m *model.Model, o estimate.Options, w Want, cards []hw.Card, count
 	for i := range b.Devices {
 		sum += b.Devices[i].Total() - b.Devices[i].Overhead
 	}
+	if free, _, ok := o.Host.Usable(); ok {
+		if must, _ := hostNeed(b); must > free {
+			return nil, nil // no card makes the host larger
+		}
+	}
 	for _, c := range cards {
 		if len(found) == purchases {
 			break

@@ -129,6 +129,22 @@ func (t *table) bytes(il, lean int) uint64 {
 	return t.layers[il].fixed + t.layers[il].lean
 }
 
+// everything is what weights and caches take, wherever they are.
+func (t *table) everything() (n uint64) {
+	for i := range t.uses {
+		n += t.uses[i].Bytes
+	}
+	return n
+}
+
+// total is what all layers take.
+func (t *table) total() (n int64) {
+	for il := range t.layers {
+		n += int64(t.bytes(il, 0))
+	}
+	return n
+}
+
 // even reports whether the devices are equally fast.
 func (t *table) even() bool {
 	for i := 2; i < len(t.rates); i++ {

@@ -48,7 +48,7 @@ type Want struct {
 	Reserve      *uint64    // bytes to leave free of each device; nil: DefaultReserve
 	KeepKVOnGPU  bool       // -kvo was said
 	Speed        speed.Query
-	Alternatives bool // look for two more plans
+	Alternatives bool // look for two more plans, or for what would make one possible
 }
 
 // A Plan is one way to run the model.
@@ -94,7 +94,9 @@ func Best(m *model.Model, o estimate.Options, w Want) (*Result, error) {
 	r := &Result{}
 	if best == nil {
 		r.Why = s.why
-		r.Changes = s.changes()
+		if w.Alternatives {
+			r.Changes = s.changes()
+		}
 		r.Steps = s.steps
 		return r, nil
 	}
@@ -319,17 +321,44 @@ func (s *search) place(o estimate.Options) (*Plan, *layout, error) {
 	if err != nil {
 		return nil, nil, err
 	}
+	if s.host != nil {
+		if all, have := t.everything(), s.everywhere(); all > have {
+			s.why = fmt.Sprintf("weights and caches take %s, the devices and the host have %s", size(int64(all)), size(int64(have)))
+			return nil, nil, nil
+		}
+	}
 	// First everything on devices: what the graph takes is known after a run.
 	first := &layout{counts: t.spread(slices.Repeat([]int64{1 << 60}, len(s.room)), 0, 0)}
 	if o.SplitMode == estimate.SplitNone {
 		first.counts = make([]int, len(s.room))
 		first.counts[min(max(o.MainGPU, 0), len(s.room)-1)] = len(t.layers)
+	} else if s.names != nil && t.total() > s.rooms() {
+		return s.settle(o, t, nil)
 	}
 	taken, err := s.besides(&o, first)
 	if err != nil {
 		return nil, nil, err
 	}
 	return s.settle(o, t, taken)
+}
+
+// everywhere is what the host and the devices with memory of their own have.
+func (s *search) everywhere() uint64 {
+	n := *s.host
+	for i, r := range s.room {
+		if !s.o.Devices[i].Unified {
+			n += uint64(max(r, 0))
+		}
+	}
+	return n
+}
+
+// rooms is the sum of the devices' rooms.
+func (s *search) rooms() (n int64) {
+	for _, r := range s.room {
+		n += max(r, 0)
+	}
+	return n
 }
 
 // table measures the layers. Where the context can still grow, devices are filled
@@ -397,14 +426,20 @@ func (s *search) left(taken []int64) []int64 {
 // large.
 const tries = 6
 
-// settle draws layouts until one fits: first with all layers whole and on devices,
-// then others. Their graph is another one, and llama.cpp splits no batch over
-// several devices for it, which at long contexts takes less than a quarter of the
-// compute buffers; so everything on devices can be among them too, with more on the
-// faster of unequal devices.
+// settle draws layouts until one fits: first those with all layers whole and on
+// devices, unless what they hold besides is not given, then others. Their graph is
+// another one, and llama.cpp splits no batch over several devices for it, which at
+// long contexts takes less than a quarter of the compute buffers; so everything on
+// devices can be among them too, with more on the faster of unequal devices.
 func (s *search) settle(o estimate.Options, t *table, taken []int64) (best *Plan, at *layout, err error) {
 	for _, whole := range []bool{true, false} {
+		if whole && taken == nil {
+			continue
+		}
 		if !whole {
+			if taken == nil {
+				taken = make([]int64, len(s.room))
+			}
 			l := s.draw(&o, t, s.left(taken), false)
 			if l == nil {
 				l = &layout{cpu: len(t.layers), counts: make([]int, len(s.room))}
@@ -708,15 +743,17 @@ func (s *search) longest(p *Plan, o estimate.Options) (*Plan, error) {
 	if hi <= lo {
 		return nil, nil
 	}
-	if !s.cachesFit(p.Breakdown) {
+	po := p.Options
+	po.CacheRAM = s.o.CacheRAM
+	lowered := p.CacheRAM != nil // the host's prompt cache has what is left, however long the context
+	if !lowered && !s.cachesFit(p.Breakdown) {
 		return nil, nil
 	}
 	var best *estimate.Breakdown
-	po := p.Options
 	try := func(ctx int) (bool, []int64, error) {
 		po.NCtx = ctx
 		b, over, ok, err := s.run(&po)
-		if ok = ok && s.cachesFit(b); ok {
+		if ok = ok && (lowered || s.cachesFit(b)); ok {
 			best, lo = b, ctx
 		}
 		return ok, over, err
