@@ -331,7 +331,11 @@ func printPlan(w io.Writer, s *session, r *plan.Result, buy []plan.Purchase, sma
 		render.Prose(w, 6, style.Yellow("note:")+" "+render.Text(note))
 		printNotes(w, style, s.planned(&r.Plans[0]))
 	} else {
-		render.Prose(w, 2, style.Red("Nothing fits:")+" "+render.Text(r.Why))
+		verdict := "Nothing fits:"
+		if r.Slow {
+			verdict = "Nothing is fast enough:"
+		}
+		render.Prose(w, 2, style.Red(verdict)+" "+render.Text(r.Why))
 		if len(r.Changes)+len(smaller) > 0 {
 			fmt.Fprintln(w, "What would, the least harmful first:")
 		}

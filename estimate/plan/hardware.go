@@ -27,9 +27,10 @@ const purchases = 3
 const largeCard = 96 << 30
 
 // Hardware returns the smallest cards of the catalogue, alone and in pairs (fours
-// and eights where pairs are too small or very large), that run m with all layers and o's
-// settings. Parts of laptops, parts that share the host's memory and cards that are
-// no longer made (of PCIe 3.0 and before, or whose matrix rate is unknown) are left out.
+// and eights where pairs are too small or very large), that run m with all layers, o's
+// settings and the speed asked for. Parts of laptops, parts that share the host's memory
+// and cards that are no longer made (of PCIe 3.0 and before, or whose matrix rate is
+// unknown) are left out.
 func Hardware(m *model.Model, o estimate.Options, w Want) ([]Purchase, error) {
 	if o.NCtx == 0 {
 		o.NCtx = (&search{m: m, o: o}).wanted()
@@ -94,11 +95,16 @@ func smallest(m *model.Model, o estimate.Options, w Want, cards []hw.Card, count
 		if err != nil {
 			return nil, err
 		}
+		if w.MinTPS > 0 {
+			if sp, err := speed.Estimate(m, o, s.w.Speed); err != nil || sp.Decode.Mid < w.MinTPS {
+				continue
+			}
+		}
 		p, l, err := s.place(o)
 		if err != nil {
 			return nil, err
 		}
-		if p == nil || !l.full() {
+		if p == nil || !l.full() || p.Speed.Decode.Mid < w.MinTPS {
 			continue
 		}
 		need := uint64(0)

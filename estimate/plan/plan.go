@@ -9,6 +9,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"strings"
 
@@ -76,7 +77,8 @@ type Result struct {
 	Plans   []Plan   // best first; none when nothing fits
 	Steps   []string // how it was found
 	Changes []Change // when nothing fits
-	Why     string   // nothing fits
+	Why     string   // nothing fits, or is fast enough
+	Slow    bool     // something fits, but is not as fast as asked
 }
 
 // Best returns the best plan and, if asked for, two others. An error means that
@@ -93,7 +95,7 @@ func Best(m *model.Model, o estimate.Options, w Want) (*Result, error) {
 	}
 	r := &Result{}
 	if best == nil {
-		r.Why = s.why
+		r.Why, r.Slow = s.why, s.slow
 		if w.Alternatives {
 			r.Changes = s.changes()
 		}
@@ -119,6 +121,7 @@ type search struct {
 	names []string // of the devices' buffers
 	steps []string
 	why   string  // the last try did not fit
+	slow  bool    // what fits is too slow
 	taken []int64 // of each device by compute buffers and overheads, at the last placement
 }
 
@@ -131,8 +134,12 @@ func newSearch(m *model.Model, o estimate.Options, w Want) (*search, error) {
 	default:
 		return nil, fmt.Errorf("--prefer %s: want speed, context or quality", w.Prefer)
 	}
-	if w.MinTPS < 0 {
+	if !(w.MinTPS >= 0) || math.IsInf(w.MinTPS, 1) {
 		return nil, fmt.Errorf("--min-tps %v: want 0 or more", w.MinTPS)
+	}
+	most := s.perSeq(cmp.Or(o.NCtx, max(m.NCtxTrain, minContext)*s.streams()))
+	if n := max(w.Speed.Depth, w.Speed.Prompt); n > most {
+		return nil, fmt.Errorf("--depth and --prompt-tokens: %d tokens are more than the %d that a sequence holds", n, most)
 	}
 	reserve := uint64(DefaultReserve)
 	if w.Reserve != nil {
@@ -597,6 +604,7 @@ func (s *search) best() (*Plan, error) {
 		}
 	}
 	if p.Speed.Decode.Mid < s.w.MinTPS {
+		s.slow = true
 		s.why = fmt.Sprintf("the fastest placement gives %.1f tokens per second, %.1f are asked for", p.Speed.Decode.Mid, s.w.MinTPS)
 		s.say("%s", s.why)
 		return nil, nil

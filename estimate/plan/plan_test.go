@@ -3,10 +3,12 @@ package plan
 import (
 	"bytes"
 	"fmt"
+	"math"
 	"testing"
 
 	"weigh/estimate"
 	"weigh/estimate/hw"
+	"weigh/estimate/speed"
 	"weigh/fixtures"
 	"weigh/formats"
 	"weigh/formats/gguf"
@@ -225,6 +227,10 @@ func TestBestRefuses(t *testing.T) {
 	}{
 		"a preference that there is not": {estimate.Options{Devices: cards(24576)}, Want{Prefer: "price"}},
 		"a negative speed":               {estimate.Options{Devices: cards(24576)}, Want{MinTPS: -1}},
+		"a speed that is no number":      {estimate.Options{Devices: cards(24576)}, Want{MinTPS: math.NaN()}},
+		"a speed without end":            {estimate.Options{Devices: cards(24576)}, Want{MinTPS: math.Inf(1)}},
+		"a depth beyond the context":     {estimate.Options{Devices: cards(24576), NCtx: 4096}, Want{Speed: speed.Query{Depth: 8192}}},
+		"a prompt beyond the context":    {estimate.Options{Devices: cards(24576), NCtx: 4096, NParallel: 2}, Want{Speed: speed.Query{Prompt: 4096}}},
 		"a device of unknown memory":     {estimate.Options{Devices: unknown}, Want{}},
 		"a context beyond any":           {estimate.Options{Devices: cards(24576), NCtx: 1 << 40}, Want{}},
 		"a split that is no number":      {estimate.Options{Devices: cards(24576, 24576), TensorSplit: []float32{-1, 1}}, Want{}},
@@ -254,6 +260,116 @@ func TestHardwareHoldsTheModel(t *testing.T) {
 		if p.Need > *d.MemoryFree {
 			t.Errorf("%d x %s: needs %d of %d bytes", p.Count, p.Card.Name, p.Need, *d.MemoryFree)
 		}
+	}
+}
+
+// TestHardwareIsFastEnough looks for cards that reach a speed.
+func TestHardwareIsFastEnough(t *testing.T) {
+	m := fixture(t, "Llama-3.1-8B-Q8_0")
+	all, err := Hardware(m, estimate.Options{NCtx: 8192, NParallel: 1, Host: host(64)}, Want{MinTPS: 80})
+	if err != nil || len(all) == 0 {
+		t.Fatalf("%d proposals, %v", len(all), err)
+	}
+	for _, p := range all {
+		if p.Speed.Decode.Mid < 80 {
+			t.Errorf("%d x %s: %.1f tokens per second, want 80", p.Count, p.Card.Name, p.Speed.Decode.Mid)
+		}
+	}
+}
+
+// TestLoweredPromptCacheIsSaid plans where the host has room for part of the prompt
+// cache: the longer context keeps the limit that made it fit.
+func TestLoweredPromptCacheIsSaid(t *testing.T) {
+	m := fixture(t, "Mistral-7B-v0.3-Q4_K_M")
+	r, err := Best(m, estimate.Options{Devices: cards(81920), Host: host(2), NParallel: 1}, Want{Alternatives: true})
+	if err != nil || len(r.Plans) == 0 {
+		t.Fatal(err, r)
+	}
+	for i := range r.Plans {
+		p := &r.Plans[i]
+		holds(t, p)
+		if p.CacheRAM == nil || p.Options.CacheRAM == nil || *p.CacheRAM != *p.Options.CacheRAM {
+			t.Errorf("%s: a prompt cache of %v MiB, estimated with %v", p.Role, p.CacheRAM, p.Options.CacheRAM)
+		}
+	}
+	if n := r.Plans[0].Breakdown.Settings.NCtx; n != 32768 {
+		t.Errorf("a context of %d, want the trained one of 32768: the device has room", n)
+	}
+}
+
+// TestPipelineCopiesAreAvoided plans a long context on two cards, whose compute
+// buffers fit only where batches are not split over them.
+func TestPipelineCopiesAreAvoided(t *testing.T) {
+	m := fixture(t, "Gemma-4-26B-A4B-Q4_K_M")
+	kv, outputs := true, 4
+	r, err := Best(m, estimate.Options{Devices: cards(24576, 24576), NCtx: 1 << 20, NParallel: 4, KVUnified: &kv, NOutputs: &outputs}, Want{Prefer: Quality})
+	if err != nil || len(r.Plans) == 0 {
+		t.Fatal(err, r)
+	}
+	p := &r.Plans[0]
+	holds(t, p)
+	for _, u := range p.Breakdown.Host {
+		if u.Model > 1<<30 || u.Context > 0 {
+			t.Errorf("%d bytes of weights and %d of the cache are on the host, want them on the cards: %s", u.Model, u.Context, p.Why)
+		}
+	}
+	if p.Breakdown.Settings.Pipeline {
+		t.Errorf("batches are split over the cards: %s", p.Why)
+	}
+}
+
+// TestUnequalCards holds plans for cards of different speed against the choice of
+// llama.cpp's --fit.
+func TestUnequalCards(t *testing.T) {
+	for name, tt := range map[string]struct {
+		model string
+		cards []string
+		free  []uint64 // MiB
+		ctx   int
+	}{
+		"a slow card between others":   {"Qwen3.5-35B-A3B-Q4_K_M", []string{"RTX 4090", "GTX 1080 Ti", "Tesla T4"}, []uint64{24064, 8713, 15018}, 743936},
+		"two that the model just fits": {"gpt-oss-20b-MXFP4", []string{"RTX 3060", "Tesla T4"}, []uint64{12032, 15018}, 426496},
+		"a fast card with little left": {"Qwen2.5-32B-Q4_K_M", []string{"RTX 5090", "RTX 3060"}, []uint64{12288, 12032}, 8192},
+		"a card that need not be used": {"Gemma-4-E4B-Q4_K_M", []string{"RTX 3060", "RTX 4090", "RTX 3060"}, []uint64{8192, 8192, 8192}, 8192},
+	} {
+		t.Run(name, func(t *testing.T) {
+			m := fixture(t, tt.model)
+			o := estimate.Options{NParallel: 1, NCtx: tt.ctx}
+			for i, n := range tt.cards {
+				c, err := hw.Lookup(n)
+				if err != nil {
+					t.Fatal(err)
+				}
+				d, err := c.Device()
+				if err != nil {
+					t.Fatal(err)
+				}
+				free := tt.free[i] << 20
+				d.Index, d.MemoryFree = i, &free
+				o.Devices = append(o.Devices, d)
+			}
+			theirs, _, err := estimate.Fit(m, o, estimate.FitOptions{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			s, err := newSearch(m, o, Want{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			want, err := speed.Estimate(m, theirs, s.w.Speed)
+			if err != nil {
+				t.Fatal(err)
+			}
+			r, err := Best(m, o, Want{})
+			if err != nil || len(r.Plans) == 0 {
+				t.Fatal(err, r)
+			}
+			p := &r.Plans[0]
+			holds(t, p)
+			if x := p.Speed.Decode.Mid / want.Decode.Mid; x < .99999 {
+				t.Errorf("%.3f of the speed of llama.cpp's choice %.1f, -ts %v: %s, -ts %v", x, want.Decode.Mid, theirs.TensorSplit, p.Why, p.Options.TensorSplit)
+			}
+		})
 	}
 }
 
