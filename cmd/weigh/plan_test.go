@@ -22,17 +22,21 @@ func TestPlanCommandsHold(t *testing.T) {
 		"flags of the user are kept":     {"Qwen3-30B-A3B-Q4_K_M", []string{"--gpu", "16GiB", "-ctk", "q8_0", "-ctv", "q8_0", "-ub", "256", "--port", "8081"}},
 		"a placement of the user's":      {"Qwen3-30B-A3B-Q4_K_M", []string{"--gpu", "16GiB", "-ngl", "99", "-ncmoe", "30", "-c", "8192"}},
 		"a window and a recurrent state": {"Qwen3.5-27B-Q4_K_M", []string{"--gpu", "12GiB", "-c", "32768"}},
+		"a host too small for its cache": {"Mistral-7B-v0.3-Q4_K_M", []string{"--gpu", "80GiB", "--host-memory", "2GiB"}},
+		"a context too long to split":    {"Gemma-4-26B-A4B-Q4_K_M", []string{"--gpu", "2x24GiB", "-c", "1048576", "--prefer", "quality"}},
+		"cards of different speed":       {"Qwen3-30B-A3B-Q4_K_M", []string{"--gpu", "RTX 5090:free=9GiB", "--gpu", "GTX 1080 Ti", "--gpu", "Radeon RX 6600:free=5GiB"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			path := modelFile(t, tt.model)
 			machine := []string{"--host-memory", "128GiB"}
 			for i, a := range tt.args {
-				if a == "--gpu" {
+				if a == "--gpu" || a == "--host-memory" {
 					machine = append(machine, a, tt.args[i+1])
 				}
 			}
 			var d planDocument
 			weighJSON(t, 0, &d, append([]string{"plan", path, "--host-memory", "128GiB"}, tt.args...)...)
+
 			if len(d.Plans) == 0 {
 				t.Fatal("no plan")
 			}
@@ -126,5 +130,19 @@ func TestTable(t *testing.T) {
 		if d.Rows[i].Devices[0] <= d.Rows[i-1].Devices[0] || d.Rows[i].TPS["decode"].Mid <= d.Rows[i-1].TPS["decode"].Mid {
 			t.Errorf("layer %d: %+v after %+v", i, d.Rows[i], d.Rows[i-1])
 		}
+	}
+}
+
+// TestTableTellsModelsApart compares two quantizations of one model.
+func TestTableTellsModelsApart(t *testing.T) {
+	onMachine(t, "rx7900xtx")
+	a, b := modelFile(t, "Llama-3.1-8B-Q4_K_M"), modelFile(t, "Llama-3.1-8B-Q8_0")
+	out, trouble, code := weigh(t, "table", a, b, "--gpu", "RTX 3060", "--host-memory", "64GiB")
+	if code != 0 || !strings.Contains(out, "Llama-3.1-8B Q4_K_M") || !strings.Contains(out, "Llama-3.1-8B Q8_0") {
+		t.Errorf("exit code %d, want a row for each: %q %q", code, out, trouble)
+	}
+	out, _, code = weigh(t, "table", a, "--gpu", "2GiB", "--host-memory", "1GiB", "--by", "gpu", "--format", "csv")
+	if code != 1 || !strings.Contains(out, ",false,,,,,") {
+		t.Errorf("exit code %d, want no speed where nothing fits: %q", code, out)
 	}
 }

@@ -80,6 +80,7 @@ Exit code 1: nothing in the table fits.`,
 // one setting.
 type cell struct {
 	Model     string              `json:"model"`
+	Type      string              `json:"type,omitempty"` // quantization
 	Hardware  string              `json:"hardware"`
 	NCtx      int                 `json:"n_ctx"`
 	TypeK     string              `json:"cache_type_k"`
@@ -132,6 +133,7 @@ func runTable(cmd *cobra.Command, r *request, o *tableFlags, models []string) er
 			d.Rows = append(d.Rows, rows...)
 		}
 	}
+	d.tellApart(models)
 	if err := writeTable(cmd.OutOrStdout(), d, o.format); err != nil {
 		return err
 	}
@@ -139,6 +141,29 @@ func runTable(cmd *cobra.Command, r *request, o *tableFlags, models []string) er
 		return errNo
 	}
 	return nil
+}
+
+// tellApart names models of the same name by their type of quantization too, and
+// those that share it by what the user wrote.
+func (d *comparison) tellApart(asked []string) {
+	each := len(d.Rows) / max(len(asked), 1) // rows of a model
+	for _, by := range []func(i int) string{
+		func(i int) string { return d.Rows[i].Type },
+		func(i int) string { return asked[i/each] },
+	} {
+		of := map[string]map[int]bool{}
+		for i, r := range d.Rows {
+			if of[r.Model] == nil {
+				of[r.Model] = map[int]bool{}
+			}
+			of[r.Model][i/each] = true
+		}
+		for i := range d.Rows {
+			if r := &d.Rows[i]; len(of[r.Model]) > 1 {
+				r.Model = strings.TrimSpace(r.Model + " " + by(i))
+			}
+		}
+	}
 }
 
 // tableCells returns the rows of one model on one machine.
@@ -161,7 +186,7 @@ func tableCells(cmd *cobra.Command, r *request, o *tableFlags, name, spec string
 	if t := one.FitOpts.Target; one.reserve != "" && len(t) > 0 {
 		w.Reserve = &t[0]
 	}
-	base := cell{Model: cmp.Or(s.Model.Name, name), Hardware: label, LayersAll: s.Model.NLayerAll + 1, Devices: []uint64{}}
+	base := cell{Model: cmp.Or(s.Model.Name, name), Type: summarize(s.Inspection).Quantization.Label, Hardware: label, LayersAll: s.Model.NLayerAll + 1, Devices: []uint64{}}
 	switch o.by {
 	case "context":
 		return s.byContext(base, w, o)
@@ -328,8 +353,13 @@ func writeTable(w io.Writer, d *comparison, format string) error {
 
 func tableCSV(w io.Writer, d *comparison) error {
 	c := csv.NewWriter(w)
-	_ = c.Write([]string{"model", "hardware", "n_ctx", "cache_type_k", "cache_type_v", "level", "n_gpu_layers", "n_layers", "n_cpu_moe", "n_cpu_ffn", "device_bytes", "host_bytes", "fits", "decode_low", "decode_mid", "decode_high", "prefill_mid"})
-	f := func(v float64) string { return strconv.FormatFloat(v, 'f', 2, 64) }
+	_ = c.Write([]string{"model", "hardware", "n_ctx", "cache_type_k", "cache_type_v", "level", "n_gpu_layers", "n_layers", "n_cpu_moe", "n_cpu_ffn", "device_bytes", "host_bytes", "fits", "decode_low", "decode_mid", "decode_high", "prefill_mid", "type"})
+	f := func(v float64) string { // empty: not known, for nothing fits
+		if v == 0 {
+			return ""
+		}
+		return strconv.FormatFloat(v, 'f', 2, 64)
+	}
 	for _, r := range d.Rows {
 		var device uint64
 		for _, n := range r.Devices {
@@ -338,7 +368,7 @@ func tableCSV(w io.Writer, d *comparison) error {
 		dec, pre := r.TPS["decode"], r.TPS["prefill"]
 		_ = c.Write([]string{
 			r.Model, r.Hardware, strconv.Itoa(r.NCtx), r.TypeK, r.TypeV, r.Level, strconv.Itoa(r.Layers), strconv.Itoa(r.LayersAll), strconv.Itoa(r.NCPUMoE), strconv.Itoa(r.NCPUFFN),
-			strconv.FormatUint(device, 10), strconv.FormatUint(r.Host, 10), strconv.FormatBool(r.Fits), f(dec.Low), f(dec.Mid), f(dec.High), f(pre.Mid),
+			strconv.FormatUint(device, 10), strconv.FormatUint(r.Host, 10), strconv.FormatBool(r.Fits), f(dec.Low), f(dec.Mid), f(dec.High), f(pre.Mid), r.Type,
 		})
 	}
 	c.Flush()
