@@ -71,7 +71,7 @@ Exit code 1: nothing fits; what would is listed, the least harmful first.`,
 	f.StringVar(&o.prefer, "prefer", "speed", "what counts most: speed, context or quality")
 	f.IntVar(&o.depth, "depth", 0, "tokens in the cache that generation is timed at (4096, at most half the context)")
 	f.IntVar(&o.prompt, "prompt-tokens", 0, "tokens of the prompt that is timed (2048)")
-	f.StringVar(&o.calibrate, "calibrate", "", "llama-bench's output for this model on this machine (JSON, CSV or markdown) `file`: its speeds replace the fitted ones")
+	f.StringVar(&o.calibrate, "calibrate", "", "llama-bench's output for this model on this machine (JSON, CSV, SQL or markdown) `file`: its speeds replace the fitted ones")
 	f.StringVar(&o.engine, "engine", "llama.cpp", "llama.cpp or vllm")
 	f.BoolVar(&o.explain, "explain", false, "how the plan was found, with the bytes that decided")
 	withLlamaHelp(cmd)
