@@ -188,6 +188,9 @@ func (s *session) gather(ctx context.Context) (err error) {
 		o.Devices, left = hw.Taken(o.Devices)
 		s.notes = append(s.notes, left...)
 	}
+	if b := backends(o.Devices); len(b) > 1 {
+		s.notes = append(s.notes, "these devices want a llama.cpp built for "+strings.Join(b, " and ")+"; -dev names those that yours has")
+	}
 	if len(o.Devices) > 1 {
 		for _, f := range findings { // what changes the devices' order, or which they are
 			if f.Severity == detect.Info && f.Hint != "" {
@@ -232,6 +235,16 @@ func (s *session) chooseBackend() error {
 		return nil
 	}
 	return fmt.Errorf("--backend %s: the buffer rules of cuda, rocm, vulkan, metal, sycl and cpu are known", s.req.backend)
+}
+
+// backends names the backends of the local devices, each once.
+func backends(devices []hw.Device) (names []string) {
+	for _, d := range devices {
+		if d.Remote == "" && d.Backend != "" && !slices.Contains(names, d.Backend) {
+			names = append(names, d.Backend)
+		}
+	}
+	return names
 }
 
 // chosenDevices returns the devices that -dev names.

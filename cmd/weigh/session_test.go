@@ -71,6 +71,9 @@ func TestTroubleIsSaid(t *testing.T) {
 	}) {
 		t.Errorf("notes are %q, want one of the card without a driver", d.Notes)
 	}
+	if notes := strings.Join(d.Notes, "; "); !strings.Contains(notes, "built for rocm and vulkan") {
+		t.Errorf("notes are %q, want one of the two backends that its cards want", notes)
+	}
 }
 
 // TestNamedMachines holds that a machine named by its chip has all the memory
