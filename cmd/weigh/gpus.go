@@ -179,7 +179,7 @@ func barWidth(style render.Style) int {
 // is narrow.
 func printFacts(w io.Writer, style render.Style, facts []string) {
 	if len(facts) > 0 {
-		render.Prose(w, 0, "  "+style.Dim(strings.Join(facts, ", ")))
+		style.Prose(w, 0, "  "+style.Dim(strings.Join(facts, ", ")))
 	}
 }
 

@@ -445,7 +445,7 @@ func printInspection(w io.Writer, ins *inspect.Inspection, o *inspectFlags) erro
 	}
 	if o.metadata {
 		fmt.Fprintln(w)
-		if err := printMetadata(w, ins, o.full); err != nil {
+		if err := printMetadata(w, style, ins, o.full); err != nil {
 			return err
 		}
 	}

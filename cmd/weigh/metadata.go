@@ -21,8 +21,12 @@ import (
 // maxArray is the longest array that metadata shows whole unless asked to.
 const maxArray = 64
 
-// maxShown is the most of a value that a line of metadata shows unless asked to.
-const maxShown = 120
+// maxShown is the most of a value that a line of metadata shows unless asked to,
+// maxKey the widest column of keys.
+const (
+	maxShown = 120
+	maxKey   = 50
+)
 
 // maxPiece is how much of a long text is written at once.
 const maxPiece = 32 << 10
@@ -215,11 +219,16 @@ func pieces(s string) iter.Seq[string] {
 }
 
 // printMetadata writes a line for each entry.
-func printMetadata(out io.Writer, ins *inspect.Inspection, full bool) error {
+func printMetadata(out io.Writer, style render.Style, ins *inspect.Inspection, full bool) error {
 	all := metadataOf(ins)
 	width := 0
 	for i := range all {
 		width = max(width, utf8.RuneCountInString(all[i].key))
+	}
+	width = min(width, maxKey)
+	shown := maxShown
+	if style.Width > 0 {
+		shown = max(style.Width-width-2, 10)
 	}
 	w := bufio.NewWriterSize(out, maxPiece)
 	for i := range all {
@@ -232,7 +241,7 @@ func printMetadata(out io.Writer, ins *inspect.Inspection, full bool) error {
 		case a != nil:
 			var b strings.Builder
 			writeArray(&b, a)
-			_, _ = w.WriteString(cut(b.String()))
+			_, _ = w.WriteString(cut(b.String(), shown))
 		case counted:
 			fmt.Fprintf(w, "%v of %v", m["type"], m["length"])
 		case full:
@@ -240,7 +249,7 @@ func printMetadata(out io.Writer, ins *inspect.Inspection, full bool) error {
 				_, _ = w.WriteString(render.Text(piece))
 			}
 		default:
-			_, _ = w.WriteString(cut(fmt.Sprint(v)))
+			_, _ = w.WriteString(cut(fmt.Sprint(v), shown))
 		}
 		if err := w.WriteByte('\n'); err != nil {
 			return err
@@ -272,15 +281,15 @@ func writeArray(w io.Writer, a *gguf.ArrayReader) {
 	_, _ = io.WriteString(w, "]")
 }
 
-// cut returns the beginning of a value, for a line of a terminal.
-func cut(s string) string {
-	more := len(s) > maxShown*utf8.UTFMax
+// cut returns the beginning of a value, at most limit characters.
+func cut(s string, limit int) string {
+	more := len(s) > limit*utf8.UTFMax
 	if more {
-		s = s[:maxShown*utf8.UTFMax]
+		s = s[:limit*utf8.UTFMax]
 	}
 	r := []rune(render.Text(s))
-	if more || len(r) > maxShown {
-		return string(r[:min(len(r), maxShown-3)]) + "..."
+	if more || len(r) > limit {
+		return string(r[:min(len(r), limit-3)]) + "..."
 	}
 	return string(r)
 }

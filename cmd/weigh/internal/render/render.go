@@ -180,8 +180,11 @@ func columns(w io.Writer, limit int, rows [][]string, right []int) {
 
 // Prose writes a line of words, broken on a terminal to its width; what follows
 // the first line is indented by hang.
-func Prose(w io.Writer, hang int, text string) {
-	width := StyleOf(w).Width
+func Prose(w io.Writer, hang int, text string) { StyleOf(w).Prose(w, hang, text) }
+
+// Prose is [Prose] for a terminal of s.
+func (s Style) Prose(w io.Writer, hang int, text string) {
+	width := s.Width
 	if width == 0 || Width(text) <= width {
 		fmt.Fprintln(w, text)
 		return
