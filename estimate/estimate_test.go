@@ -72,6 +72,7 @@ func TestRefusedSettings(t *testing.T) {
 		"different cache types of an MLA model":    {deepseek, Options{TypeK: &q8}, "-ctk"},
 		"more sequences than llama.cpp has":        {llama, Options{NParallel: 257}, "-np"},
 		"fewer outputs than sequences":             {llama, Options{NParallel: 2, NOutputs: new(1)}, "n_outputs_max"},
+		"a batch of fewer tokens than sequences":   {llama, Options{NParallel: 4, NBatch: 2}, "-b"},
 		"a negative context":                       {llama, Options{NCtx: -1}, "-c"},
 		"a context of a billion":                   {llama, Options{NCtx: 1 << 30}, "-c"},
 		"a main GPU that is not there":             {llama, Options{Devices: cards(2), SplitMode: SplitNone, MainGPU: 2}, "-mg"},

@@ -238,7 +238,7 @@ func (o *Options) context(m *model.Model, row *arch.Arch) (*arch.Context, *Setti
 	c.NUBatch = min(c.NUBatch, c.NBatch)
 
 	s := &Settings{NParallel: c.NSeqMax, KVUnified: c.KVUnified}
-	s.NOutputs = c.NSeqMax
+	s.NOutputs = min(c.NSeqMax, c.NBatch)
 	if o.Embeddings {
 		s.NOutputs = c.NBatch
 	}
@@ -248,8 +248,12 @@ func (o *Options) context(m *model.Model, row *arch.Arch) (*arch.Context, *Setti
 	if s.NOutputs <= 0 || row.Encoder {
 		s.NOutputs = c.NBatch
 	}
-	if o.NOutputs != nil && s.NOutputs < c.NSeqMax {
-		return nil, nil, refuse("n_outputs_max", "%d outputs are fewer than the %d sequences: llama.cpp aborts (llama_context::output_reserve)", s.NOutputs, c.NSeqMax)
+	if s.NOutputs < c.NSeqMax {
+		setting := "n_outputs_max"
+		if s.NOutputs == c.NBatch {
+			setting = "-b"
+		}
+		return nil, nil, refuse(setting, "%d outputs are fewer than the %d sequences: llama.cpp aborts (llama_context::output_reserve)", s.NOutputs, c.NSeqMax)
 	}
 
 	c.NCtx = pad(c.NCtx, 256)
