@@ -35,10 +35,11 @@ func (r *run) upperBound() {
 	}
 	widths := make([]uint64, h.NLayerAll+1)
 	var largest uint64
+	tied := r.m.Index.Global("output.weight") < 0
 	for i := range r.m.Tensors {
 		t := &r.m.Tensors[i]
 		k := r.p.kinds[i]
-		if k.layer == inBlock || k.layer == inOutput {
+		if k.layer == inBlock || k.layer == inOutput || tied && t.Name == "token_embd.weight" {
 			largest = max(largest, t.Bytes)
 		}
 		if r.p.buf[i] < 0 || len(t.Shape) < 2 || k.layer != inBlock {

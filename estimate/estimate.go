@@ -54,6 +54,9 @@ type Memory struct {
 // Total returns the sum of all parts.
 func (m *Memory) Total() uint64 { return m.Model + m.Context + m.Compute + m.Overhead }
 
+// Bases say how sure the figures of each part are.
+type Bases struct{ Model, Context, Compute, Overhead Basis }
+
 // A Breakdown is what llama.cpp allocates. Model, Context and Compute of each
 // Memory are the figures of llama_get_memory_breakdown for a model loaded
 // without allocation, as llama-fit-params prints them.
@@ -61,7 +64,7 @@ type Breakdown struct {
 	Devices  []Memory // that the model uses
 	Host     []Memory // by kind
 	Settings Settings
-	Basis    struct{ Model, Context, Compute, Overhead Basis }
+	Basis    Bases
 	Parts    []PartUse // companions, which the rows include
 	Notes    []string
 }
@@ -116,10 +119,7 @@ type run struct {
 }
 
 func newRun(m *model.Model, o *Options) (*run, error) {
-	r := &run{m: m, o: o, row: arch.Lookup(m.Arch)}
-	if r.row == nil {
-		r.row = &arch.Arch{}
-	}
+	r := &run{m: m, o: o, row: arch.Row(m.Arch)}
 	var err error
 	if r.p, err = place(m, r.row, o); err != nil {
 		return nil, err
@@ -409,7 +409,7 @@ func (r *run) breakdown() *Breakdown {
 	}
 	for i := range c.Buffers {
 		m := Memory{Name: c.Buffers[i].Name, Device: -1, Model: r.p.bytes[i], Context: r.context[i], Compute: compute[i], Peak: peak[i]}
-		m.Terms = r.terms(i, compute[i])
+		m.Terms = r.terms(i, compute[i], b.Basis)
 		if i < len(r.p.devices) {
 			m.Device = deviceIndex(r.o.Devices, &r.p.devices[i])
 			b.Devices = append(b.Devices, m)

@@ -328,6 +328,12 @@ func (p *placement) weights() error {
 		}
 		p.buf[i] = b
 		p.add(i, b, groupOf(k))
+		if p.row.Build == nil && il == 0 && !strings.Contains(t.Name, "blk.") { // of the first layer, or the output
+			if b, err = p.pick(i, k.op, p.m.NLayerAll); err != nil {
+				return err
+			}
+			p.copy(i, p.m.NLayerAll, b)
+		}
 	}
 	return p.tied()
 }
@@ -476,6 +482,9 @@ func (p *placement) pickFor(t model.Tensor, op graph.Op, il int) (int16, error) 
 		if p.runs(&t, op, b) {
 			return int16(b), nil
 		}
+	}
+	if p.row.Build == nil { // which operator reads it is a guess
+		return int16(list[0]), nil
 	}
 	return 0, fmt.Errorf("tensor %.80q: no device can run %v on %v %v", t.Name, op, t.Type, t.Shape)
 }

@@ -70,8 +70,8 @@ var cacheNames = map[string]string{
 	"K": "keys", "V": "values", "R": "rolling state", "S": "recurrent state", "P": "per-layer-embedding history",
 }
 
-// terms takes the figures of one buffer apart.
-func (r *run) terms(buffer int, compute uint64) []Term {
+// terms takes the figures of one buffer apart, which are as sure as basis says.
+func (r *run) terms(buffer int, compute uint64, basis Bases) []Term {
 	terms := make([]Term, 0, 8)
 	add := func(p Part, name string, bytes uint64, basis Basis, format string, args ...any) {
 		if bytes > 0 {
@@ -80,7 +80,7 @@ func (r *run) terms(buffer int, compute uint64) []Term {
 	}
 	align := r.p.c.Buffers[buffer].Align
 	for g, t := range r.p.groups[buffer] {
-		add(Weights, groupNames[g].name, t.bytes, Exact, "%d tensors, each padded to %d bytes: %s", t.n, align, groupNames[g].why)
+		add(Weights, groupNames[g].name, t.bytes, basis.Model, "%d tensors, each padded to %d bytes: %s", t.n, align, groupNames[g].why)
 	}
 	for i := range r.caches {
 		t := &r.caches[i]
@@ -91,13 +91,13 @@ func (r *run) terms(buffer int, compute uint64) []Term {
 		if name == "" {
 			name = t.name
 		}
-		add(Context, name, t.bytes, Exact, "%d layers x %d elements x %d cells x %d streams in %v", t.n, t.ne[0], t.ne[1], t.ne[2], t.typ)
+		add(Context, name, t.bytes, basis.Context, "%d layers x %d elements x %d cells x %d streams in %v", t.n, t.ne[0], t.ne[1], t.ne[2], t.typ)
 	}
 	if r.result == nil {
-		add(Compute, "graph", compute, Modelled, "an upper bound from the tensors")
+		add(Compute, "graph", compute, basis.Compute, "an upper bound from the tensors")
 		return terms
 	}
-	add(Compute, "graph", compute, Exact, "the peak of %d nodes in %d splits for a micro-batch of %d tokens, %d of them with outputs",
+	add(Compute, "graph", compute, basis.Compute, "the peak of %d nodes in %d splits for a micro-batch of %d tokens, %d of them with outputs",
 		r.s.Nodes, r.s.Splits, r.c.NUBatch, min(r.c.NUBatch, r.s.NOutputs))
 	return terms
 }

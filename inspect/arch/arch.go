@@ -151,10 +151,9 @@ func Load(src model.Source) (*model.Model, error) {
 	m.Name = k.text("general.name")
 	m.NVocab = vocabulary(k, src.Tensors)
 
-	row := Lookup(m.Arch)
-	if row == nil {
-		m.Notes = append(m.Notes, fmt.Sprintf("architecture %q is not in the table: layers are read as a plain transformer's", m.Arch))
-		row = &Arch{}
+	row := Row(m.Arch)
+	if row == unknown {
+		m.Notes = append(m.Notes, fmt.Sprintf("llama.cpp v0.5.0 has no architecture %.40q and does not load it: weights and caches are what its header shows at most", m.Arch))
 	}
 	h := &m.HParams
 	common(k, h, row)

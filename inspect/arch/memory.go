@@ -225,10 +225,7 @@ func SWASize(h *model.HParams, c *Context) int {
 //
 // Source: src/llama-model.cpp@v0.5.0, llama_model::create_memory.
 func NewMemory(m *model.Model, c *Context) *Memory {
-	row := Lookup(m.Arch)
-	if row == nil {
-		row = &Arch{}
-	}
+	row := Row(m.Arch)
 	switch {
 	case row.NoMemory:
 		return nil
