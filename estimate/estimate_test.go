@@ -112,6 +112,25 @@ func TestNotModelled(t *testing.T) {
 	}
 }
 
+// Mesa's software device binds at most 128 MiB: less than the state that
+// llama.cpp asks about for RWKV6's bonus of the first token, which then stays
+// in plain host memory. Asked of llama.cpp.
+func TestWhereRWKV6sBonusIs(t *testing.T) {
+	mesa := cards(1)
+	mesa[0].Backend, mesa[0].Name = hw.Vulkan, "llvmpipe"
+	b, err := Run(load(t, "rwkv6-Q4_K_M"), Options{Devices: mesa, NGPULayers: new(0), NCtx: 1000, NParallel: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := map[string]uint64{}
+	for _, m := range b.Host {
+		got[m.Name] = m.Model
+	}
+	if got["Vulkan_Host"] != 395726848 || got["CPU"] != 65536 {
+		t.Errorf("host weights are %v, want 395726848 of Vulkan_Host and 65536 of CPU", got)
+	}
+}
+
 func TestSYCLIsExact(t *testing.T) {
 	m, q8 := load(t, "Qwen3-8B-Q4_K_M"), formats.Q8_0
 	for typ, compute := range map[*formats.DType]uint64{nil: 100673664, &q8: 109144192} { // asked of llama.cpp
@@ -153,6 +172,7 @@ func TestNotes(t *testing.T) {
 		"a context that is no multiple":    {Options{NCtx: 1000, NParallel: 1}, "makes the context of 1000 tokens 1024"},
 		"host weights are mapped":          {Options{Devices: cards(1)}, "mapped from the file"},
 		"a prompt cache without limit":     {Options{CacheRAM: new(-1)}, "no limit"},
+		"weights in AMX's layout":          {Options{Host: hw.Host{SIMD: []string{"avx2", "avx512", "amx"}}}, "AMX"},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {

@@ -64,6 +64,9 @@ func (r *run) remarks(b *Breakdown) {
 			host += r.p.bytes[i]
 		}
 	}
+	if slices.Contains(r.o.Host.SIMD, "amx") && !r.o.NoRepack && r.p.lists[len(r.p.devices)][0] != r.p.c.Pinned {
+		note("this processor has AMX: a llama.cpp built for it keeps most of the CPU's weights in a layout that takes up to an eighth more (Q8_0), which is not counted")
+	}
 	if host > 0 && !r.o.NoMmap {
 		note("host weights are mapped from the file: the system can evict their pages")
 	}
