@@ -3,6 +3,7 @@ package estimate
 import (
 	"fmt"
 	"math"
+	"slices"
 
 	"weigh/estimate/hw"
 	"weigh/inspect/model"
@@ -21,9 +22,11 @@ type UnfitError struct{ Why string }
 
 func (e *UnfitError) Error() string { return "--fit: " + e.Why }
 
-// Default values of --fit (common/common.h@v0.5.0, common_params).
+// DefaultFitTarget is what --fit leaves free on each device, bytes, and
+// defaultFitCtx the context that it keeps (common/common.h@v0.5.0,
+// common_params).
 const (
-	defaultFitTarget = 1 << 30
+	DefaultFitTarget = 1 << 30
 	defaultFitCtx    = 4096
 )
 
@@ -75,10 +78,12 @@ func (s *share) full() int { return s.layers - s.partial }
 
 // use is the memory of one measurement.
 type use struct {
-	total   []int64 // by device, bytes
-	weights []int64 // of total
-	model   int64   // weights on all devices
-	host    int64
+	names       []string // of the devices
+	total       []int64  // by device, bytes
+	weights     []int64  // of total
+	model       int64    // weights on all devices
+	host        int64
+	hostWeights int64 // of host
 }
 
 func (u *use) sum() (n int64) {
@@ -111,7 +116,7 @@ func (t *fitter) say(format string, args ...any) {
 }
 
 // measure returns what the model takes with the options, and the extra one at
-// the same context.
+// the same context; llama.cpp measures a draft without the model it drafts for.
 func (t *fitter) measure(o *Options) (*use, error) {
 	u, err := measure(t.m, o)
 	if err != nil || t.o.Draft == nil {
@@ -122,26 +127,43 @@ func (t *fitter) measure(o *Options) (*use, error) {
 		e := t.o.Draft.Options
 		e.NCtx = o.NCtx
 		if e.Devices == nil {
-			e.Devices = o.Devices
+			e.Devices, e.Spare = o.Devices, o.Spare
 		}
-		if !t.o.Draft.Shares {
-			e.Target, e.TargetOptions = t.m, o
-		}
-		if t.extra, err = measure(t.o.Draft.Model, &e); err != nil {
+		t.extra = &use{total: make([]int64, len(u.total)), names: u.names}
+		measured, err := measure(t.o.Draft.Model, &e)
+		if err != nil {
 			t.say("the draft cannot be measured, fitting without it: %v", err)
-			t.extra = &use{total: make([]int64, len(u.total)), weights: make([]int64, len(u.total))}
+		} else {
+			t.extra.lay(measured, t.o.Draft.Shares)
 		}
 	}
 	for i := range u.total {
-		if i < len(t.extra.total) {
-			u.total[i] += t.extra.total[i]
-			if !t.o.Draft.Shares {
-				continue
-			}
-			u.total[i] -= t.extra.weights[i]
+		u.total[i] += t.extra.total[i]
+	}
+	u.model += t.extra.model
+	u.host += t.extra.host
+	return u, nil
+}
+
+// lay adds on the devices of u what another model takes of them, whose weights
+// are u's own when it shares them.
+func (u *use) lay(other *use, shares bool) {
+	u.host += other.host
+	if shares {
+		u.host -= other.hostWeights
+	}
+	for j, name := range other.names {
+		i := slices.Index(u.names, name)
+		if i < 0 {
+			continue
+		}
+		u.total[i] += other.total[j]
+		if shares {
+			u.total[i] -= other.weights[j]
+		} else {
+			u.model += other.weights[j]
 		}
 	}
-	return u, nil
 }
 
 func measure(m *model.Model, o *Options) (*use, error) {
@@ -152,6 +174,7 @@ func measure(m *model.Model, o *Options) (*use, error) {
 	u := &use{total: make([]int64, len(b.Devices)), weights: make([]int64, len(b.Devices))}
 	for i := range b.Devices {
 		d := &b.Devices[i]
+		u.names = append(u.names, d.Name)
 		u.total[i] = int64(d.Model + d.Context + d.Compute)
 		u.weights[i] = int64(d.Model)
 		u.model += int64(d.Model)
@@ -159,6 +182,7 @@ func measure(m *model.Model, o *Options) (*use, error) {
 	for i := range b.Host {
 		if h := &b.Host[i]; h.Name != "CPU_REPACK" { // llama.cpp does not take it for host memory
 			u.host += int64(h.Model + h.Context + h.Compute)
+			u.hostWeights += int64(h.Model)
 		}
 	}
 	return u, nil
@@ -210,7 +234,7 @@ func (t *fitter) fit() error {
 	}
 	margins := make([]int64, max(nd, 1))
 	for i := range margins {
-		margins[i] = defaultFitTarget
+		margins[i] = DefaultFitTarget
 		if n := len(t.f.Target); n > 0 {
 			margins[i] = int64(min(t.f.Target[min(i, n-1)], math.MaxInt64/4))
 		}
@@ -342,7 +366,9 @@ func (t *fitter) reduceContext(auto bool, maxCtx, minTotal, streams int, full *u
 func (t *fitter) settings(shares []share) (Options, error) {
 	o := t.o
 	ngl := 0
-	o.TensorSplit = nil
+	if len(shares) > 1 {
+		o.TensorSplit = nil
+	}
 	for _, s := range shares {
 		ngl += s.layers
 		if len(shares) > 1 {

@@ -41,7 +41,10 @@ func (o *Options) projection() (*projection, error) {
 	var gpus []sched.Device
 	if !o.MMProj.OnCPU && len(o.Devices) > 0 {
 		p.device = firstGPU(o.Devices)
-		d, err := rulesOf(o.Devices[p.device], p.device-firstOf(o.Devices, p.device))
+		if at := o.MMProjDevice; at != nil && *at >= 0 && *at < len(o.Devices) {
+			p.device = *at
+		}
+		d, err := rulesOf(o.Devices[p.device], numberOf(o.Devices, p.device))
 		if err != nil {
 			return nil, err
 		}
@@ -86,16 +89,6 @@ func firstGPU(devices []hw.Device) int {
 		}
 	}
 	return 0
-}
-
-// firstOf returns how many devices before i are of another backend.
-func firstOf(devices []hw.Device, i int) (others int) {
-	for _, d := range devices[:i] {
-		if d.Backend != devices[i].Backend {
-			others++
-		}
-	}
-	return others
 }
 
 // most returns the larger bytes of each device.
@@ -168,7 +161,7 @@ func (r *run) mmproj(b *Breakdown) error {
 		use[i].Name = q.c.Buffers[q.c.Compute[i]].Name
 	}
 	if q.device < len(r.o.Devices) {
-		b.device(use[0].Name, q.device)
+		b.device(r, use[0].Name, q.device)
 	}
 	for _, u := range q.towers {
 		kind := "images"
@@ -217,14 +210,4 @@ func sizes(list []projector.Size) string {
 		s += fmt.Sprintf("%d by %d pixels", z.X, z.Y)
 	}
 	return s
-}
-
-// device makes sure that there is a row for a device.
-func (b *Breakdown) device(name string, index int) {
-	for i := range b.Devices {
-		if b.Devices[i].Name == name {
-			return
-		}
-	}
-	b.Devices = append(b.Devices, Memory{Name: name, Device: index})
 }

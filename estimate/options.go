@@ -62,14 +62,16 @@ func CPUMoE() Override { return Override{`\.ffn_(up|down|gate|gate_up)_(ch|)exps
 // layers stay on the CPU.
 func NCPUMoE(n int) []Override { return firstLayers(n, moePattern) }
 
-// NCPUFFN returns the overrides of --n-cpu-ffn n: the feed-forward weights of
-// the first n layers stay on the CPU.
+// NCPUFFN returns the overrides of --n-cpu-ffn n: the dense feed-forward weights
+// of the first n layers stay on the CPU.
 func NCPUFFN(n int) []Override { return firstLayers(n, ffnPattern) }
 
 // What --n-cpu-moe and --n-cpu-ffn name in each layer.
+//
+// Source: common/common.h@v0.5.0, LLM_FFN_EXPS_REGEX and LLM_FFN_DENSE_REGEX.
 const (
 	moePattern = `ffn_(up|down|gate|gate_up)_(ch|)exps`
-	ffnPattern = `ffn_(up|down|gate|gate_up)`
+	ffnPattern = `ffn_(up|down|gate)\.`
 )
 
 func firstLayers(n int, rest string) []Override {
@@ -86,12 +88,13 @@ func layerPattern(il int, rest string) string { return fmt.Sprintf(`blk\.%d\.%s`
 // zero value is llama-server's default on a machine without a GPU.
 type Options struct {
 	Devices []hw.Device // GPUs in the order that llama.cpp lists them
+	Spare   int         // GPUs at the end of Devices that only a draft or a projector may use
 	Host    hw.Host
 	Repack  Repack // weight layouts of the host's CPU backend
 
 	NCtx                              int   // tokens of all sequences; 0: as trained
 	NBatch                            int   // 0: 2048
-	NUBatch                           int   // 0: 512
+	NUBatch                           int   // 0: 512; negative: NBatch
 	NParallel                         int   // sequences; 0: 4 that share one cache
 	KVUnified                         *bool // sequences share one cache; nil: when NParallel is 0
 	NOutputs                          *int  // outputs of a batch that the graph is sized for (n_outputs_max); nil: as llama-server sets it; 0: NBatch
@@ -119,6 +122,7 @@ type Options struct {
 	LoRA          []Companion // adapters
 	ControlVector bool        // control vectors are loaded; any number takes the same memory
 	MMProj        *Companion  // projector of images or audio
+	MMProjDevice  *int        // index into Devices; nil: the first that is not integrated
 	Draft         *Extra      // speculative draft; its context is the model's
 
 	// Target is the model that a draft reads embeddings or caches of, and
@@ -210,8 +214,11 @@ func (o *Options) context(m *model.Model, row *arch.Arch) (*arch.Context, *Setti
 	if c.NBatch == 0 {
 		c.NBatch = 2048
 	}
-	if c.NUBatch == 0 {
+	switch {
+	case c.NUBatch == 0:
 		c.NUBatch = 512
+	case c.NUBatch < 0:
+		c.NUBatch = c.NBatch
 	}
 	if c.NCtx == 0 {
 		if c.NCtx = m.NCtxTrain; c.NCtx == 0 {

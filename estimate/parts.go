@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"strings"
 
+	"weigh/estimate/hw"
 	"weigh/inspect/model"
 	"weigh/inspect/projector"
 )
@@ -39,7 +40,7 @@ func (r *run) companions(b *Breakdown) error {
 		o := d.Options
 		o.NCtx = r.s.NCtx
 		if o.Devices == nil {
-			o.Devices = r.o.Devices
+			o.Devices, o.Spare = r.o.Devices, r.o.Spare
 		}
 		o.Allocated = r.o.Allocated
 		if d.Shares {
@@ -57,6 +58,9 @@ func (r *run) companions(b *Breakdown) error {
 				if d.Shares {
 					m.Model = 0
 				}
+				if m.Device >= 0 {
+					b.device(r, m.Name, sameDevice(r.o.Devices, o.Devices, m.Device))
+				}
 				m.Overhead, m.Terms = 0, nil
 				u = append(u, m)
 			}
@@ -64,6 +68,31 @@ func (r *run) companions(b *Breakdown) error {
 		b.join("draft", d.Name, u)
 	}
 	return nil
+}
+
+// sameDevice returns the index among all of device i of the others.
+func sameDevice(all, others []hw.Device, i int) int {
+	for j := range all {
+		if a, b := &all[j], &others[i]; a.Backend == b.Backend && a.Remote == b.Remote && numberOf(all, j) == numberOf(others, i) {
+			return j
+		}
+	}
+	return i
+}
+
+// device makes sure that there is a row for a device, which may be one that the
+// model itself does not use.
+func (b *Breakdown) device(r *run, name string, index int) {
+	for i := range b.Devices {
+		if b.Devices[i].Name == name {
+			return
+		}
+	}
+	m := Memory{Name: name, Device: index}
+	if n, why := hw.Context(r.o.Devices[index]); n > 0 {
+		m.add(Overhead, "CUDA context", n, Modelled, why)
+	}
+	b.Devices = append(b.Devices, m)
 }
 
 // buffers returns an empty row for each buffer type.

@@ -55,7 +55,7 @@ type opKey struct {
 //
 // Source: src/llama.cpp@v0.5.0, llama_model_load_from_file_impl.
 func machine(o *Options) ([]hw.Device, *sched.Config, error) {
-	devices := o.Devices
+	devices := o.Devices[:len(o.Devices)-min(o.Spare, len(o.Devices))]
 	if o.SplitMode == SplitNone && len(devices) > 0 {
 		switch {
 		case o.MainGPU < 0:
@@ -66,13 +66,8 @@ func machine(o *Options) ([]hw.Device, *sched.Config, error) {
 			devices = devices[o.MainGPU : o.MainGPU+1]
 		}
 	}
-	number := map[string]int{}
 	rules := make([]sched.Device, 0, len(devices))
 	for i, d := range o.Devices {
-		n := number[d.Backend]
-		if d.Remote == "" {
-			number[d.Backend]++
-		}
 		used := false
 		for j := range devices {
 			used = used || &devices[j] == &o.Devices[i]
@@ -80,7 +75,7 @@ func machine(o *Options) ([]hw.Device, *sched.Config, error) {
 		if !used {
 			continue
 		}
-		r, err := rulesOf(d, n)
+		r, err := rulesOf(d, numberOf(o.Devices, i))
 		if err != nil {
 			return nil, nil, err
 		}
@@ -91,6 +86,19 @@ func machine(o *Options) ([]hw.Device, *sched.Config, error) {
 		cpu.Packed = sched.Repacked()
 	}
 	return devices, sched.NewConfig(rules, cpu), nil
+}
+
+// numberOf returns the number in the name of device i.
+func numberOf(devices []hw.Device, i int) (n int) {
+	if devices[i].Number > 0 {
+		return devices[i].Number - 1
+	}
+	for _, d := range devices[:i] {
+		if d.Backend == devices[i].Backend && d.Remote == "" {
+			n++
+		}
+	}
+	return n
 }
 
 // alchemist matches the names of Intel's first discrete GPUs: "Intel(R) Arc(TM)

@@ -13,6 +13,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 
@@ -160,21 +161,75 @@ func openGGUF(path string) (*Inspection, error) {
 		return nil, err
 	}
 	m.GGUF = set
-	src := model.Source{Meta: ggufMeta{set}}
 	for i, f := range set.Files {
 		m.Files = append(m.Files, File{set.Names[i], f.Size})
 	}
-	for i, t := range set.Tensors() {
-		src.Tensors = append(src.Tensors, model.Tensor{
-			Name: t.Name, Type: t.Type, Shape: t.Shape, Bytes: t.Bytes,
-			Offset: set.Files[i].DataOffset + int64(t.Offset), File: i,
-		})
-	}
-	m.Model, m.Reason = arch.Load(src)
+	m.Model, m.Reason = arch.Load(model.Source{Meta: ggufMeta{set}, Tensors: m.tensors()})
 	if m.Model != nil && m.Model.Name == "" {
 		m.Model.Name = strings.TrimSuffix(filepath.Base(path), filepath.Ext(path))
 	}
 	return m, nil
+}
+
+// tensors returns the GGUF's tensors as estimates take them.
+func (m *Inspection) tensors() (all []model.Tensor) {
+	for i, t := range m.GGUF.Tensors() {
+		all = append(all, model.Tensor{
+			Name: t.Name, Type: t.Type, Shape: t.Shape, Bytes: t.Bytes,
+			Offset: m.GGUF.Files[i].DataOffset + int64(t.Offset), File: i,
+		})
+	}
+	return all
+}
+
+// Override reads the model again with values of its metadata in place of the
+// file's (int64, float64, bool or string), and returns the keys that keep the
+// file's: llama.cpp heeds neither a value of another type nor one for an array.
+//
+// Source: src/llama-model-loader.cpp@v0.5.0, GGUFMeta::GKV::try_override.
+func (m *Inspection) Override(values map[string]any) (kept []string) {
+	if m.GGUF == nil || len(values) == 0 {
+		return nil
+	}
+	file := ggufMeta{m.GGUF}
+	o := overridden{file, map[string]any{}}
+	for key, v := range values {
+		if was, ok := file.Lookup(key); ok && !sameKind(was, v) {
+			kept = append(kept, key)
+			continue
+		}
+		o.values[key] = v
+	}
+	slices.Sort(kept)
+	name := ""
+	if m.Model != nil {
+		name = m.Model.Name
+	}
+	m.Model, m.Reason = arch.Load(model.Source{Meta: o, Tensors: m.tensors()})
+	if m.Model != nil && m.Model.Name == "" {
+		m.Model.Name = name
+	}
+	return kept
+}
+
+func sameKind(file, value any) bool {
+	if _, ok := file.(uint64); ok {
+		file = int64(0)
+	}
+	return reflect.TypeOf(file) == reflect.TypeOf(value)
+}
+
+// overridden is metadata some of whose values are others than the file's.
+type overridden struct {
+	ggufMeta
+	values map[string]any
+}
+
+func (o overridden) Lookup(key string) (any, bool) {
+	if v, ok := o.values[key]; ok {
+		return v, true
+	}
+	return o.ggufMeta.Lookup(key)
 }
 
 // opener opens a shard, which may be a link but not a pipe or a device.

@@ -29,6 +29,7 @@ const (
 // A pointer that is nil and any other field at its zero value is unknown.
 type Device struct {
 	Index   int    // position in the order detected or named
+	Number  int    // that its backend names it by plus one: 2 of CUDA1; 0: its place among the backend's
 	Name    string // as the driver or the catalogue writes it
 	Vendor  string // "nvidia", "amd", "intel", "apple"; "" for a bare size
 	UUID    string

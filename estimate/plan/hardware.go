@@ -89,7 +89,7 @@ func smallest(m *model.Model, o estimate.Options, w Want, cards []hw.Card, count
 		o.Devices = make([]hw.Device, count)
 		for i := range o.Devices {
 			o.Devices[i] = d
-			o.Devices[i].Index = i
+			o.Devices[i].Index, o.Devices[i].Number = i, 0
 		}
 		s, err := newSearch(m, o, w)
 		if err != nil {

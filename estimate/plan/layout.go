@@ -63,9 +63,7 @@ func leaves(m *model.Model, name string) string {
 	if m.NExpert > 0 {
 		ok = strings.HasSuffix(what, "exps")
 	} else {
-		for _, p := range []string{"ffn_up", "ffn_down", "ffn_gate"} {
-			ok = ok || strings.HasPrefix(what, p)
-		}
+		ok = what == "ffn_up" || what == "ffn_down" || what == "ffn_gate"
 	}
 	if !ok {
 		return ""
