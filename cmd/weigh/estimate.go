@@ -107,7 +107,7 @@ func named(cmd *cobra.Command, r *request, args []string) error {
 	case len(words) == 1:
 		r.Model = words[0]
 	case r.Model == "" && r.HFRepo != "":
-		r.Model = "hf:" + r.HFRepo
+		r.Model = stored(r.HFRepo, r.HFFile)
 	case r.Model == "":
 		return errors.New("no model is named")
 	}

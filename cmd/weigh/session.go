@@ -131,6 +131,14 @@ func newSession(ctx context.Context, name string, r *request) (*session, error) 
 			s.notes = append(s.notes, "the converter refuses these weights, and the figures are of the unpacked ones: "+why)
 		}
 	}
+	for _, key := range ins.Override(r.Meta) {
+		s.notes = append(s.notes, fmt.Sprintf("--override-kv %s: the file's value is of another type and stays", key))
+	}
+	if ins.Model == nil {
+		s.Close()
+		return nil, fmt.Errorf("%s: with --override-kv: %w", name, ins.Reason)
+	}
+	s.notes = append(s.notes, r.Notes...)
 	if err := s.gather(ctx); err != nil {
 		s.Close()
 		return nil, err
@@ -177,15 +185,16 @@ func (s *session) gather(ctx context.Context) (err error) {
 	slices.SortStableFunc(s.machine.Devices, func(a, b hw.Device) int {
 		return cmp.Compare(min(1, len(b.Remote)), min(1, len(a.Remote)))
 	})
-	o.Devices, o.Host = s.machine.Devices, s.machine.Host
+	numberDevices(s.machine.Devices)
+	o.Host = s.machine.Host
 	o.Repack = repackOf(s.machine.Host)
 	if len(r.Devices) > 0 {
-		if o.Devices, err = chosenDevices(o.Devices, r.Devices); err != nil {
-			return err
+		if o.Devices, err = chosenDevices(s.machine.Devices, r.Devices); err != nil {
+			return fmt.Errorf("-dev %w", err)
 		}
 	} else {
 		var left []string
-		o.Devices, left = hw.Taken(o.Devices)
+		o.Devices, left = hw.Taken(s.machine.Devices)
 		s.notes = append(s.notes, left...)
 	}
 	if b := backends(o.Devices); len(b) > 1 {
@@ -247,33 +256,67 @@ func backends(devices []hw.Device) (names []string) {
 	return names
 }
 
-// chosenDevices returns the devices that -dev names.
-func chosenDevices(all []hw.Device, names []string) ([]hw.Device, error) {
-	if len(names) == 1 && names[0] == "none" {
-		return nil, nil
-	}
-	byName := map[string]hw.Device{}
+// numberDevices gives the devices the numbers that their backends name them by.
+func numberDevices(devices []hw.Device) {
 	count := map[string]int{}
-	var known []string
-	for _, d := range all {
-		prefix := map[string]string{hw.ROCm: "ROCm", hw.Vulkan: "Vulkan", hw.Metal: "MTL", hw.SYCL: "SYCL"}[d.Backend]
-		if prefix == "" {
-			prefix = "CUDA"
-		}
-		name := prefix + strconv.Itoa(count[prefix])
+	for i := range devices {
+		prefix := prefixOf(&devices[i])
 		count[prefix]++
-		byName[strings.ToLower(name)] = d
-		known = append(known, name)
+		devices[i].Number = count[prefix]
 	}
-	var chosen []hw.Device
-	for _, n := range names {
-		d, ok := byName[strings.ToLower(n)]
-		if !ok {
-			return nil, fmt.Errorf("-dev %s: no such device; there is %s", n, strings.Join(append(known, "none"), ", "))
+}
+
+// prefixOf returns what the name of a device of llama.cpp begins with.
+func prefixOf(d *hw.Device) string {
+	if d.Remote != "" {
+		return "RPC"
+	}
+	return cmp.Or(map[string]string{hw.ROCm: "ROCm", hw.Vulkan: "Vulkan", hw.Metal: "MTL", hw.SYCL: "SYCL"}[d.Backend], "CUDA")
+}
+
+// deviceNamed returns the index of the device that llama.cpp calls so.
+func deviceNamed(all []hw.Device, name string) (int, error) {
+	var known []string
+	for i := range all {
+		n := prefixOf(&all[i]) + strconv.Itoa(all[i].Number-1)
+		if strings.EqualFold(n, name) {
+			return i, nil
 		}
-		chosen = append(chosen, d)
+		known = append(known, n)
+	}
+	return 0, fmt.Errorf("%s: no such device; there is %s", name, strings.Join(append(known, "none"), ", "))
+}
+
+// chosenDevices returns the devices that -dev names, all of them when it is not
+// given.
+func chosenDevices(all []hw.Device, names []string) ([]hw.Device, error) {
+	if len(names) == 0 {
+		return slices.Clone(all), nil
+	}
+	chosen := []hw.Device{}
+	if len(names) == 1 && names[0] == "none" {
+		return chosen, nil
+	}
+	for _, n := range names {
+		i, err := deviceNamed(all, n)
+		if err != nil {
+			return nil, err
+		}
+		chosen = append(chosen, all[i])
 	}
 	return chosen, nil
+}
+
+// spare adds a device that the model itself does not use, unless it is there,
+// and returns its index.
+func spare(o *estimate.Options, d hw.Device) int {
+	i := slices.IndexFunc(o.Devices, func(have hw.Device) bool { return prefixOf(&have) == prefixOf(&d) && have.Number == d.Number })
+	if i < 0 {
+		i = len(o.Devices)
+		o.Devices = append(o.Devices, d)
+		o.Spare++
+	}
+	return i
 }
 
 // repackOf returns the weight layouts of the host's processor.
@@ -304,6 +347,11 @@ func (s *session) companions(o *estimate.Options) error {
 		}
 		o.LoRA = append(o.LoRA, *c)
 	}
+	for _, path := range r.ControlVectors {
+		if _, err := companion(path, nil); err != nil {
+			return fmt.Errorf("--control-vector: %w", err)
+		}
+	}
 	o.ControlVector = len(r.ControlVectors) > 0
 	if r.MMProj == "" && r.MMProjAuto && store.IsRef(r.Model) {
 		// llama-server -hf and the other programs load the projector that lies beside the model.
@@ -320,8 +368,13 @@ func (s *session) companions(o *estimate.Options) error {
 		if err != nil {
 			return fmt.Errorf("--mmproj: %s: %w", r.MMProj, err)
 		}
-		c.OnCPU = !r.MMProjOffload
 		o.MMProj = c
+		if err := s.projectorDevice(o); err != nil {
+			return err
+		}
+	}
+	if r.Draft.HFRepo != "" {
+		r.Draft.Model = stored(r.Draft.HFRepo, r.Draft.Model) // -md names a file of the repository
 	}
 	switch {
 	case r.Draft.Model != "":
@@ -333,23 +386,30 @@ func (s *session) companions(o *estimate.Options) error {
 		if draft.Model == nil {
 			return fmt.Errorf("--model-draft: %s: %w", r.Draft.Model, draft.Reason)
 		}
-		o.Draft = &estimate.Extra{Name: draft.Model.Name, Model: draft.Model, Options: s.draftOptions(o, draft.Model)}
+		if r.Draft.Types == nil {
+			r.Draft.Types = draftTypes(draft.Model)
+			r.Speculate(o)
+			if r.Draft.Types == nil {
+				s.notes = append(s.notes, "llama-server loads the draft but does not use it unless --spec-type names how, such as draft-simple")
+			}
+		}
+		o.Draft = &estimate.Extra{Name: draft.Model.Name, Model: draft.Model, Options: s.draftOptions(o)}
 		d := &o.Draft.Options
 		d.NGPULayers, d.Overrides = r.Draft.NGPULayers, r.Draft.Overrides
-		d.MTPContext = d.MTP && draft.Model.NLayerAll > draft.Model.NLayer()
-		if len(r.Draft.Types) == 0 && draft.Model.Arch == "dflash" {
-			o.NRsSeq = r.Draft.NMax // llama.cpp sees the kind in the file
-		}
+		d.MTPContext = slices.Contains(r.Draft.Types, "draft-mtp")
 		if len(r.Draft.Devices) > 0 {
 			if d.Devices, err = chosenDevices(s.machine.Devices, r.Draft.Devices); err != nil {
-				return fmt.Errorf("--device-draft: %w", err)
+				return fmt.Errorf("--device-draft %w", err)
 			}
-			if d.Devices == nil {
-				d.Devices = []hw.Device{}
+			if len(d.Devices) == 1 {
+				d.SplitMode = estimate.SplitLayer
+			}
+			for _, dev := range d.Devices {
+				spare(o, dev)
 			}
 		}
 	case slices.Contains(r.Draft.Types, "draft-mtp"):
-		d := s.draftOptions(o, s.Model)
+		d := s.draftOptions(o)
 		d.MTP, d.MTPContext = true, true
 		o.Draft = &estimate.Extra{Name: "multi-token prediction", Model: s.Model, Shares: true, Options: d}
 	}
@@ -360,18 +420,71 @@ func (s *session) companions(o *estimate.Options) error {
 // types of its cache and its outputs.
 //
 // Source: common/speculative.cpp@v0.5.0, common_base_params_to_speculative.
-func (s *session) draftOptions(o *estimate.Options, m *model.Model) estimate.Options {
+func (s *session) draftOptions(o *estimate.Options) estimate.Options {
 	d := *o
 	d.TypeK, d.TypeV = s.req.Draft.TypeK, s.req.Draft.TypeV
 	d.Embeddings, d.Pooling, d.NRsSeq = false, nil, 0
-	d.LoRA, d.ControlVector, d.MMProj, d.Draft = nil, false, nil, nil
-	d.Devices = nil
+	d.LoRA, d.ControlVector, d.MMProj, d.MMProjDevice, d.Draft = nil, false, nil, nil, nil
+	d.Devices, d.Spare = nil, 0
 	outputs := cmp.Or(max(o.NParallel, 0), 4)
-	if m.Arch == "dflash" {
-		outputs *= 1 + s.req.Draft.NMax // it drafts a block at once
+	if t := s.req.Draft.Types; slices.Contains(t, "draft-dflash") || slices.Contains(t, "draft-dspark") {
+		outputs *= 1 + s.req.Draft.NMax // they draft a block at once
 	}
 	d.NOutputs = &outputs
 	return d
+}
+
+// draftTypes returns the kind of speculative decoding that a draft's file
+// implies where no --spec-type is given.
+//
+// Source: common/speculative.cpp@v0.5.0, common_speculative_types_from_gguf.
+func draftTypes(m *model.Model) []string {
+	switch {
+	case m.Arch == "dflash" && m.Index.Global("markov_w1.weight") >= 0:
+		return []string{"draft-dspark"}
+	case m.Arch == "dflash":
+		return []string{"draft-dflash"}
+	case m.Index.Layer(m.NLayerAll-1, "nextn.eh_proj.weight") >= 0:
+		return []string{"draft-mtp"}
+	}
+	return nil
+}
+
+// projectorDevice settles where the projector is: on the device of -mmdev, the
+// first of -dev, or the first that there is.
+//
+// Source: common/arg.cpp@v0.5.0, common_params_parse_ex and -mmdev.
+func (s *session) projectorDevice(o *estimate.Options) error {
+	r := s.req
+	name := r.MMProjDevice
+	switch {
+	case name == "" && !r.MMProjOffload:
+		name = "none"
+	case name == "" && len(r.Devices) > 0:
+		name = r.Devices[0]
+	}
+	switch name {
+	case "":
+	case "none":
+		o.MMProj.OnCPU = true
+	default:
+		i, err := deviceNamed(s.machine.Devices, name)
+		if err != nil {
+			return fmt.Errorf("-mmdev %w", err)
+		}
+		i = spare(o, s.machine.Devices[i])
+		o.MMProjDevice = &i
+	}
+	return nil
+}
+
+// stored names a model of the local Hugging Face cache, or a file of one.
+func stored(repo, file string) string {
+	if file != "" {
+		repo, _, _ = strings.Cut(repo, ":")
+		repo += "/" + file
+	}
+	return "hf:" + repo
 }
 
 // companion opens a GGUF whose tensors are loaded beside a model; read, unless

@@ -2,9 +2,12 @@ package main
 
 import (
 	"encoding/json"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
+
+	"weigh/fixtures"
 )
 
 // TestDrafts holds drafts, which run with the settings of the model they draft
@@ -99,4 +102,131 @@ func TestNamedMachines(t *testing.T) {
 			}
 		})
 	}
+}
+
+// estimateOf returns the document of an estimate.
+func estimateOf(t *testing.T, args ...string) *estimateDocument {
+	t.Helper()
+	out, trouble, code := weigh(t, append([]string{"estimate", "--json"}, args...)...)
+	if code == 2 {
+		t.Fatalf("exit code %d: %s", code, trouble)
+	}
+	var d estimateDocument
+	if err := json.Unmarshal([]byte(out), &d); err != nil {
+		t.Fatal(err)
+	}
+	return &d
+}
+
+// TestDevicesKeepTheirNames holds rows to llama.cpp's own names of devices,
+// whatever -dev, -devd and -mmdev leave out or turn round.
+func TestDevicesKeepTheirNames(t *testing.T) {
+	onMachine(t, "rx7900xtx")
+	model, draft := modelFile(t, "llama-Q4_K_M"), modelFile(t, "qwen3-Q4_K_M")
+	mmproj := projectorFile(t, "mlp")
+	cards := []string{"--gpu", "24GiB", "--gpu", "12GiB", "--gpu", "8GiB", "--host-memory", "64GiB", "-c", "4096", "-np", "1", "-fit", "off"}
+	free := map[string]uint64{"CUDA0": 24 << 30, "CUDA1": 12 << 30, "CUDA2": 8 << 30}
+	for name, tt := range map[string]struct {
+		args []string
+		rows []string
+		part map[string]bool // rows with the companion
+	}{
+		"all":                            {nil, []string{"CUDA0", "CUDA1", "CUDA2"}, nil},
+		"one":                            {[]string{"-dev", "CUDA1"}, []string{"CUDA1"}, nil},
+		"turned round":                   {[]string{"-dev", "CUDA2,cuda0"}, []string{"CUDA2", "CUDA0"}, nil},
+		"a draft on a device of its own": {[]string{"-dev", "CUDA0", "-md", draft, "-devd", "CUDA2"}, []string{"CUDA0", "CUDA2"}, map[string]bool{"CUDA2": true}},
+		"a draft on one of the model's":  {[]string{"-md", draft, "-devd", "CUDA1"}, []string{"CUDA0", "CUDA1", "CUDA2"}, map[string]bool{"CUDA1": true}},
+		"a projector on the first":       {[]string{"-mm", mmproj}, []string{"CUDA0", "CUDA1", "CUDA2"}, map[string]bool{"CUDA0": true}},
+		"a projector on the first that the model has": {[]string{"-dev", "CUDA1,CUDA0", "-mm", mmproj}, []string{"CUDA1", "CUDA0"}, map[string]bool{"CUDA1": true}},
+		"a projector on a device of its own":          {[]string{"-dev", "CUDA0", "-mm", mmproj, "-mmdev", "CUDA1"}, []string{"CUDA0", "CUDA1"}, map[string]bool{"CUDA1": true}},
+		"a projector on the CPU":                      {[]string{"-mm", mmproj, "-mmdev", "none"}, []string{"CUDA0", "CUDA1", "CUDA2"}, map[string]bool{}},
+		"a model on the CPU, and its projector":       {[]string{"-dev", "none", "-mm", mmproj}, nil, map[string]bool{}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			d := estimateOf(t, append(append([]string{model}, tt.args...), cards...)...)
+			var rows []string
+			for i := range d.Devices {
+				m := &d.Devices[i]
+				rows = append(rows, m.Name)
+				if m.MemoryFree == nil || *m.MemoryFree != free[m.Name] {
+					t.Errorf("%s has %v bytes free, want %d", m.Name, m.MemoryFree, free[m.Name])
+				}
+				if m.Overhead == 0 || m.Total != m.Model+m.Context+m.Compute+m.Overhead {
+					t.Errorf("%s: %+v", m.Name, m)
+				}
+			}
+			if !slices.Equal(rows, tt.rows) {
+				t.Errorf("rows %q, want %q", rows, tt.rows)
+			}
+			if tt.part == nil {
+				return
+			}
+			if len(d.Parts) != 1 {
+				t.Fatalf("parts %+v, want one", d.Parts)
+			}
+			for _, u := range d.Parts[0].Use {
+				if _, gpu := free[u.Name]; gpu && !tt.part[u.Name] {
+					t.Errorf("%s holds %+v of the %s", u.Name, u, d.Parts[0].Kind)
+				}
+				delete(tt.part, u.Name)
+			}
+			if len(tt.part) > 0 {
+				t.Errorf("nothing of the %s on %v", d.Parts[0].Kind, tt.part)
+			}
+		})
+	}
+}
+
+// TestOutputsOfSpeculation holds how many outputs llama-server sizes the graph
+// for: one for each sequence and one for each token that is drafted.
+func TestOutputsOfSpeculation(t *testing.T) {
+	onMachine(t, "rx7900xtx")
+	model := modelFile(t, "llama-Q4_K_M")
+	for name, tt := range map[string]struct {
+		args []string
+		want int
+	}{
+		"none":                             {nil, 4},
+		"a draft that nothing uses":        {[]string{"-md", modelFile(t, "qwen3-Q4_K_M")}, 4},
+		"a draft":                          {[]string{"-md", modelFile(t, "qwen3-Q4_K_M"), "--spec-type", "draft-simple"}, 16},
+		"a draft whose file says its kind": {[]string{"-md", modelFile(t, "dflash-Q4_K_M")}, 16},
+		"an n-gram":                        {[]string{"--spec-type", "ngram-mod", "-np", "2"}, 130},
+		"vectors of whole batches":         {[]string{"--pooling", "mean"}, 2048},
+	} {
+		t.Run(name, func(t *testing.T) {
+			args := append([]string{model, "--gpu", "24GiB", "-c", "4096"}, tt.args...)
+			if got := estimateOf(t, args...).Settings.NOutputs; got != tt.want {
+				t.Errorf("%d outputs, want %d", got, tt.want)
+			}
+		})
+	}
+}
+
+// TestOverriddenMetadata holds --override-kv to what it changes: with twice the
+// experts the graph of a mixture of experts grows.
+func TestOverriddenMetadata(t *testing.T) {
+	onMachine(t, "rx7900xtx")
+	model := modelFile(t, "Qwen3-30B-A3B-Q4_K_M")
+	args := []string{model, "--gpu", "24GiB", "-c", "4096", "-fit", "off"}
+	as := estimateOf(t, args...)
+	more := estimateOf(t, append(args, "--override-kv", "qwen3moe.expert_used_count=int:16")...)
+	if as.Devices[0].Compute >= more.Devices[0].Compute || as.Devices[0].Model != more.Devices[0].Model {
+		t.Errorf("8 experts: %+v, 16: %+v", as.Devices[0], more.Devices[0])
+	}
+	kept := estimateOf(t, append(args, "--override-kv", "qwen3moe.expert_used_count=float:16")...)
+	if kept.Devices[0].Compute != as.Devices[0].Compute || !slices.ContainsFunc(kept.Notes, func(n string) bool {
+		return strings.Contains(n, "qwen3moe.expert_used_count") && strings.Contains(n, "another type")
+	}) {
+		t.Errorf("a float for an integer: %+v, notes %q", kept.Devices[0], kept.Notes)
+	}
+}
+
+// projectorFile writes a projector of the fixtures and returns its path.
+func projectorFile(t *testing.T, name string) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "mmproj-"+name+".gguf")
+	if err := fixtures.Projector(name).WriteSparse(path); err != nil {
+		t.Fatal(err)
+	}
+	return path
 }

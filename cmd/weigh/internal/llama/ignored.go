@@ -5,6 +5,7 @@ package llama
 //
 // Source: common/arg.cpp@v0.5.0, common_params_parser_init.
 const ignored = `
+0 --usage --version -cl --cache-list --completion-bash
 1 -t --threads
 1 -tb --threads-batch
 1 -C --cpu-mask
@@ -88,13 +89,11 @@ const ignored = `
 1 --numa
 0 --list-devices
 0 --check-tensors
-1 --override-kv
 2 --control-vector-layer-range
 1 -a --alias
 1 --tags
 1 -mu --model-url
 1 -dr --docker-repo
-1 -hff --hf-file
 1 -hft --hf-token
 1 --embd-normalize
 1 --host
@@ -158,7 +157,6 @@ const ignored = `
 1 -lv --verbosity --log-verbosity
 0 --log-prefix --no-log-prefix
 0 --log-timestamps --no-log-timestamps
-1 --spec-draft-hf -hfd -hfrd --hf-repo-draft
 1 --spec-draft-threads -td --threads-draft
 1 --spec-draft-threads-batch -tbd --threads-batch-draft
 1 --spec-draft-cpu-mask -Cd --cpu-mask-draft
@@ -177,32 +175,15 @@ const ignored = `
 1 --spec-draft-p-min --draft-p-min
 0 --spec-draft-backend-sampling --no-spec-draft-backend-sampling
 1 --spec-ngram-mod-n-min
-1 --spec-ngram-mod-n-max
 1 --spec-ngram-mod-n-match
 1 --spec-ngram-simple-size-n
-1 --spec-ngram-simple-size-m
 1 --spec-ngram-simple-min-hits
 1 --spec-ngram-map-k-size-n
-1 --spec-ngram-map-k-size-m
 1 --spec-ngram-map-k-min-hits
 1 --spec-ngram-map-k4v-size-n
-1 --spec-ngram-map-k4v-size-m
 1 --spec-ngram-map-k4v-min-hits
 1 --draft-min --draft-n-min
 1 --spec-ngram-size-n
 1 --spec-ngram-size-m
 1 --spec-ngram-min-hits
-0 --embd-gemma-default
-0 --fim-qwen-1.5b-default
-0 --fim-qwen-3b-default
-0 --fim-qwen-7b-default
-0 --fim-qwen-7b-spec
-0 --fim-qwen-14b-spec
-0 --fim-qwen-30b-default
-0 --gpt-oss-20b-default
-0 --gpt-oss-120b-default
-0 --vision-gemma-4b-default
-0 --vision-gemma-12b-default
-0 --spec-default
-1 -mmdev --mmproj-device
 `

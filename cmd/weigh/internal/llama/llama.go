@@ -23,9 +23,11 @@ import (
 type Flags struct {
 	Model   string // -m
 	HFRepo  string // -hf
+	HFFile  string // -hff
 	MMProj  string // -mm
 	RPC     []string
-	Devices []string // -dev; nil: all, "none" alone: no GPU
+	Devices []string       // -dev; nil: all, "none" alone: no GPU
+	Meta    map[string]any // --override-kv: int64, float64, bool or string
 
 	Options estimate.Options // everything about the model's own context
 	Fit     bool             // --fit
@@ -35,25 +37,29 @@ type Flags struct {
 	Checkpoints   int // -ctxcp
 	LoadMode      string
 	MMProjOffload bool
-	MMProjAuto    bool // of a model that is named by its repository
-	ImageTokens   int  // --image-max-tokens; 0: the model's own
+	MMProjDevice  string // -mmdev; "": follows -dev
+	MMProjAuto    bool   // of a model that is named by its repository
+	ImageTokens   int    // --image-max-tokens; 0: the model's own
 
 	Draft struct {
 		Model      string // -md
+		HFRepo     string // -hfd
 		NGPULayers *int
 		TypeK      *formats.DType
 		TypeV      *formats.DType
 		Overrides  []estimate.Override
 		Devices    []string
 		NMax       int
-		Types      []string // --spec-type
+		Types      []string       // --spec-type; nil: what the draft's file implies
+		NGram      map[string]int // most tokens that a type without a model drafts, where it is given
 	}
 	LoRA           []string
 	ControlVectors []string
 	KVPerSlot      int // --kv-unified-per-slot
 
 	Set   map[string]bool // canonical names of the flags that were given
-	Given []string        // the command line's llama-server flags with their values, as given, but for the model
+	Given []string        // the command line's llama-server flags, each value a word of its own, but for the model
+	Notes []string        // of flags that llama-server takes otherwise than one may think
 }
 
 // Defaults returns llama-server's own.
@@ -79,9 +85,10 @@ type flag struct {
 var table = []flag{
 	{names: []string{"-m", "--model"}, value: "FILE", env: "LLAMA_ARG_MODEL", help: "the model", set: text(func(f *Flags) *string { return &f.Model })},
 	{names: []string{"-hf", "-hfr", "--hf-repo"}, value: "ORG/REPO[:QUANT]", env: "LLAMA_ARG_HF_REPO", help: "a model in the local Hugging Face cache", set: text(func(f *Flags) *string { return &f.HFRepo })},
+	{names: []string{"-hff", "--hf-file"}, value: "FILE", env: "LLAMA_ARG_HF_FILE", help: "the file of -hf, instead of its quantization", set: text(func(f *Flags) *string { return &f.HFFile })},
 	{names: []string{"-c", "--ctx-size"}, value: "N", env: "LLAMA_ARG_CTX_SIZE", help: "context of all sequences, tokens; 0: as trained", set: contextSize},
 	{names: []string{"-b", "--batch-size"}, value: "N", env: "LLAMA_ARG_BATCH", help: "logical batch (2048)", set: count(1, maxTokens, func(f *Flags) *int { return &f.Options.NBatch })},
-	{names: []string{"-ub", "--ubatch-size"}, value: "N", env: "LLAMA_ARG_UBATCH", help: "micro-batch (512)", set: count(1, maxTokens, func(f *Flags) *int { return &f.Options.NUBatch })},
+	{names: []string{"-ub", "--ubatch-size"}, value: "N", env: "LLAMA_ARG_UBATCH", help: "micro-batch (512); 0: the batch", set: microBatch},
 	{names: []string{"-np", "--parallel"}, value: "N", env: "LLAMA_ARG_N_PARALLEL", help: "parallel sequences; -1: 4 with one cache", set: parallel},
 	{names: []string{"-kvu", "--kv-unified"}, not: []string{"-no-kvu", "--no-kv-unified"}, env: "LLAMA_ARG_KV_UNIFIED", help: "one cache for all sequences", set: func(f *Flags, v string) error {
 		b := v == "true"
@@ -92,15 +99,15 @@ var table = []flag{
 	{names: []string{"-ngl", "--gpu-layers", "--n-gpu-layers"}, value: "N|auto|all", env: "LLAMA_ARG_N_GPU_LAYERS", help: "layers on the GPUs, the output layer counts", set: layers(func(f *Flags) **int { return &f.Options.NGPULayers })},
 	{names: []string{"-sm", "--split-mode"}, value: "layer|row|none|tensor", env: "LLAMA_ARG_SPLIT_MODE", help: "how several GPUs share the model", set: splitMode},
 	{names: []string{"-ts", "--tensor-split"}, value: "N0,N1,…", env: "LLAMA_ARG_TENSOR_SPLIT", help: "shares of the GPUs", set: tensorSplit},
-	{names: []string{"-mg", "--main-gpu"}, value: "N", env: "LLAMA_ARG_MAIN_GPU", help: "the GPU of -sm none", set: count(0, 127, func(f *Flags) *int { return &f.Options.MainGPU })},
-	{names: []string{"-dev", "--device"}, value: "NAME,…|none", env: "LLAMA_ARG_DEVICE", help: "the devices to use", set: list(func(f *Flags) *[]string { return &f.Devices })},
+	{names: []string{"-mg", "--main-gpu"}, value: "N", env: "LLAMA_ARG_MAIN_GPU", help: "the GPU of -sm none", set: count(-1, 127, func(f *Flags) *int { return &f.Options.MainGPU })},
+	{names: []string{"-dev", "--device"}, value: "NAME,…|none", env: "LLAMA_ARG_DEVICE", help: "the devices to use", set: names(func(f *Flags) *[]string { return &f.Devices })},
 	{names: []string{"-ot", "--override-tensor"}, value: "PATTERN=BUFFER,…", env: "LLAMA_ARG_OVERRIDE_TENSOR", help: "where tensors go whose names match", set: overrides(func(f *Flags) *[]estimate.Override { return &f.Options.Overrides })},
 	{names: []string{"-cmoe", "--cpu-moe"}, env: "LLAMA_ARG_CPU_MOE", help: "all experts on the CPU", set: func(f *Flags, _ string) error {
 		f.Options.Overrides = append(f.Options.Overrides, estimate.CPUMoE())
 		return nil
 	}},
-	{names: []string{"-ncmoe", "--n-cpu-moe"}, value: "N", env: "LLAMA_ARG_N_CPU_MOE", help: "experts of the first N layers on the CPU", set: firstLayers(estimate.NCPUMoE)},
-	{names: []string{"-ncffn", "--n-cpu-ffn"}, value: "N", env: "LLAMA_ARG_N_CPU_FFN", help: "feed-forward weights of the first N layers on the CPU", set: firstLayers(estimate.NCPUFFN)},
+	{names: []string{"-ncmoe", "--n-cpu-moe"}, value: "N", env: "LLAMA_ARG_N_CPU_MOE", help: "experts of the first N layers on the CPU", set: firstLayers(estimate.NCPUMoE, func(f *Flags) *[]estimate.Override { return &f.Options.Overrides })},
+	{names: []string{"-ncffn", "--n-cpu-ffn"}, value: "N", env: "LLAMA_ARG_N_CPU_FFN", help: "feed-forward weights of the first N layers on the CPU", set: firstLayers(estimate.NCPUFFN, func(f *Flags) *[]estimate.Override { return &f.Options.Overrides })},
 	{names: []string{"-fa", "--flash-attn"}, value: "on|off|auto", env: "LLAMA_ARG_FLASH_ATTN", help: "flash attention", set: flashAttn},
 	{names: []string{"-ctk", "--cache-type-k"}, value: "TYPE", env: "LLAMA_ARG_CACHE_TYPE_K", help: "type of cached keys (f16)", set: cacheType(func(f *Flags) **formats.DType { return &f.Options.TypeK })},
 	{names: []string{"-ctv", "--cache-type-v"}, value: "TYPE", env: "LLAMA_ARG_CACHE_TYPE_V", help: "type of cached values (f16)", set: cacheType(func(f *Flags) **formats.DType { return &f.Options.TypeV })},
@@ -110,13 +117,19 @@ var table = []flag{
 	{names: []string{"--repack"}, not: []string{"-nr", "--no-repack"}, env: "LLAMA_ARG_REPACK", help: "repack host weights for the CPU", set: off(func(f *Flags) *bool { return &f.Options.NoRepack })},
 	{names: []string{"--no-host"}, env: "LLAMA_ARG_NO_HOST", help: "no pinned host buffers", set: on(func(f *Flags) *bool { return &f.Options.NoHost })},
 	{names: []string{"-lm", "--load-mode"}, value: "MODE", env: "LLAMA_ARG_LOAD_MODE", help: "auto, none, mmap, mlock, mmap+mlock or dio", set: loadMode},
-	{names: []string{"--mmap"}, not: []string{"--no-mmap"}, env: "LLAMA_ARG_MMAP", help: "map the weights (older spelling of -lm)", set: func(f *Flags, v string) error {
+	{names: []string{"--mmap"}, not: []string{"--no-mmap"}, help: "map the weights (older spelling of -lm)", set: func(f *Flags, v string) error {
 		f.LoadMode = map[string]string{"true": "mmap", "false": "none"}[v]
+		f.note("--mmap and --no-mmap are of older releases: this one wants -lm mmap or -lm none")
 		return nil
 	}},
-	{names: []string{"--mlock"}, env: "LLAMA_ARG_MLOCK", help: "keep the weights in memory (older spelling of -lm)", set: func(f *Flags, _ string) error { f.LoadMode = "mlock"; return nil }},
-	{names: []string{"-cram", "--cache-ram"}, value: "MIB", env: "LLAMA_ARG_CACHE_RAM", help: "prompt cache on the host (8192)", set: count(-1, 1<<30, func(f *Flags) *int { return &f.CacheRAM })},
-	{names: []string{"-ctxcp", "--ctx-checkpoints", "--swa-checkpoints"}, value: "N", env: "LLAMA_ARG_CTX_CHECKPOINTS", help: "checkpoints of each sequence (32)", set: count(0, 1<<20, func(f *Flags) *int { return &f.Checkpoints })},
+	{names: []string{"--mlock"}, help: "keep the weights in memory (older spelling of -lm)", set: func(f *Flags, _ string) error {
+		f.LoadMode = "mlock"
+		f.note("--mlock is of older releases: this one wants -lm mlock")
+		return nil
+	}},
+	{names: []string{"--override-kv"}, value: "KEY=TYPE:VALUE,…", help: "metadata of the model instead of the file's", set: overrideMeta},
+	{names: []string{"-cram", "--cache-ram"}, value: "MIB", env: "LLAMA_ARG_CACHE_RAM", help: "prompt cache on the host (8192)", set: count(math.MinInt32, 1<<30, func(f *Flags) *int { return &f.CacheRAM })},
+	{names: []string{"-ctxcp", "--ctx-checkpoints", "--swa-checkpoints"}, value: "N", env: "LLAMA_ARG_CTX_CHECKPOINTS", help: "checkpoints of each sequence (32)", set: count(math.MinInt32, 1<<20, func(f *Flags) *int { return &f.Checkpoints })},
 	{names: []string{"--embedding", "--embeddings"}, env: "LLAMA_ARG_EMBEDDINGS", help: "serve embeddings", set: on(func(f *Flags) *bool { return &f.Options.Embeddings })},
 	{names: []string{"--rerank", "--reranking"}, env: "LLAMA_ARG_RERANKING", help: "serve reranking", set: func(f *Flags, _ string) error {
 		rank := model.PoolingRank
@@ -130,10 +143,12 @@ var table = []flag{
 	{names: []string{"-mm", "--mmproj"}, value: "FILE", env: "LLAMA_ARG_MMPROJ", help: "the multimodal projector", set: text(func(f *Flags) *string { return &f.MMProj })},
 	{names: []string{"--mmproj-auto"}, not: []string{"--no-mmproj", "--no-mmproj-auto"}, env: "LLAMA_ARG_MMPROJ_AUTO", help: "take the projector that lies beside the model", set: func(f *Flags, v string) error { f.MMProjAuto = v == "true"; return nil }},
 	{names: []string{"--mmproj-offload"}, not: []string{"--no-mmproj-offload"}, env: "LLAMA_ARG_MMPROJ_OFFLOAD", help: "the projector on the GPU", set: func(f *Flags, v string) error { f.MMProjOffload = v == "true"; return nil }},
+	{names: []string{"-mmdev", "--mmproj-device"}, value: "NAME|none", env: "MTMD_BACKEND_DEVICE", help: "the projector's device", set: text(func(f *Flags) *string { return &f.MMProjDevice })},
 	{names: []string{"--image-max-tokens"}, value: "N", env: "LLAMA_ARG_IMAGE_MAX_TOKENS", help: "most tokens of an image", set: count(0, maxTokens, func(f *Flags) *int { return &f.ImageTokens })},
 	{names: []string{"-md", "--model-draft", "--spec-draft-model"}, value: "FILE", env: "LLAMA_ARG_SPEC_DRAFT_MODEL", help: "draft model", set: text(func(f *Flags) *string { return &f.Draft.Model })},
-	{names: []string{"-ngld", "--gpu-layers-draft", "--n-gpu-layers-draft", "--spec-draft-ngl"}, value: "N", env: "LLAMA_ARG_N_GPU_LAYERS_DRAFT", help: "its layers on the GPUs", set: layers(func(f *Flags) **int { return &f.Draft.NGPULayers })},
-	{names: []string{"-devd", "--device-draft", "--spec-draft-device"}, value: "NAME,…", help: "its devices", set: list(func(f *Flags) *[]string { return &f.Draft.Devices })},
+	{names: []string{"-hfd", "-hfrd", "--hf-repo-draft", "--spec-draft-hf"}, value: "ORG/REPO[:QUANT]", env: "LLAMA_ARG_SPEC_DRAFT_HF_REPO", help: "a draft model in the local Hugging Face cache", set: text(func(f *Flags) *string { return &f.Draft.HFRepo })},
+	{names: []string{"-ngld", "--gpu-layers-draft", "--n-gpu-layers-draft", "--spec-draft-ngl"}, value: "N|auto|all", env: "LLAMA_ARG_N_GPU_LAYERS_DRAFT", help: "its layers on the GPUs", set: layers(func(f *Flags) **int { return &f.Draft.NGPULayers })},
+	{names: []string{"-devd", "--device-draft", "--spec-draft-device"}, value: "NAME,…", help: "its devices", set: names(func(f *Flags) *[]string { return &f.Draft.Devices })},
 	{names: []string{"-ctkd", "--cache-type-k-draft", "--spec-draft-type-k"}, value: "TYPE", env: "LLAMA_ARG_SPEC_DRAFT_CACHE_TYPE_K", help: "type of its cached keys", set: cacheType(func(f *Flags) **formats.DType { return &f.Draft.TypeK })},
 	{names: []string{"-ctvd", "--cache-type-v-draft", "--spec-draft-type-v"}, value: "TYPE", env: "LLAMA_ARG_SPEC_DRAFT_CACHE_TYPE_V", help: "type of its cached values", set: cacheType(func(f *Flags) **formats.DType { return &f.Draft.TypeV })},
 	{names: []string{"-otd", "--override-tensor-draft", "--spec-draft-override-tensor"}, value: "PATTERN=BUFFER,…", help: "where its tensors go", set: overrides(func(f *Flags) *[]estimate.Override { return &f.Draft.Overrides })},
@@ -141,22 +156,47 @@ var table = []flag{
 		f.Draft.Overrides = append(f.Draft.Overrides, estimate.CPUMoE())
 		return nil
 	}},
-	{names: []string{"-ncmoed", "--n-cpu-moe-draft", "--spec-draft-n-cpu-moe", "--spec-draft-ncmoe"}, value: "N", env: "LLAMA_ARG_SPEC_DRAFT_N_CPU_MOE", help: "experts of its first N layers on the CPU", set: func(f *Flags, v string) error {
-		n, err := number(v, 0, 512)
-		f.Draft.Overrides = append(f.Draft.Overrides, estimate.NCPUMoE(n)...)
+	{names: []string{"-ncmoed", "--n-cpu-moe-draft", "--spec-draft-n-cpu-moe", "--spec-draft-ncmoe"}, value: "N", env: "LLAMA_ARG_SPEC_DRAFT_N_CPU_MOE", help: "experts of its first N layers on the CPU", set: firstLayers(estimate.NCPUMoE, func(f *Flags) *[]estimate.Override { return &f.Draft.Overrides })},
+	{names: []string{"--spec-draft-n-max"}, value: "N", env: "LLAMA_ARG_SPEC_DRAFT_N_MAX", help: "most tokens drafted at once (3)", set: count(0, maxDraft, func(f *Flags) *int { return &f.Draft.NMax })},
+	{names: []string{"--draft", "--draft-n", "--draft-max"}, value: "N", env: "LLAMA_ARG_DRAFT_MAX", help: "the same in older releases", set: func(f *Flags, v string) (err error) {
+		f.Draft.NMax, err = number(v, 0, maxDraft)
+		f.note("--draft-max is of older releases: this one wants --spec-draft-n-max")
 		return err
 	}},
-	{names: []string{"--spec-draft-n-max", "--draft", "--draft-n", "--draft-max"}, value: "N", env: "LLAMA_ARG_SPEC_DRAFT_N_MAX", help: "most tokens drafted at once (3)", set: count(0, 1024, func(f *Flags) *int { return &f.Draft.NMax })},
-	{names: []string{"--spec-type"}, value: "TYPE,…", env: "LLAMA_ARG_SPEC_TYPE", help: "kinds of speculative decoding; draft-mtp loads the NextN layers", set: list(func(f *Flags) *[]string { return &f.Draft.Types })},
+	{names: []string{"--spec-type"}, value: "TYPE,…", env: "LLAMA_ARG_SPEC_TYPE", help: "kinds of speculative decoding; draft-mtp loads the NextN layers", set: specTypes},
+	{names: []string{"--spec-ngram-simple-size-m"}, value: "N", help: "most tokens that ngram-simple drafts (48)", set: ngram("ngram-simple", 1)},
+	{names: []string{"--spec-ngram-map-k-size-m"}, value: "N", help: "most tokens that ngram-map-k drafts (48)", set: ngram("ngram-map-k", 1)},
+	{names: []string{"--spec-ngram-map-k4v-size-m"}, value: "N", help: "most tokens that ngram-map-k4v drafts (48)", set: ngram("ngram-map-k4v", 1)},
+	{names: []string{"--spec-ngram-mod-n-max"}, value: "N", help: "most tokens that ngram-mod drafts (64)", set: ngram("ngram-mod", 0)},
+	{names: []string{"--spec-default"}, help: "--spec-type ngram-mod", set: func(f *Flags, _ string) error {
+		delete(f.Draft.NGram, "ngram-mod")
+		return specTypes(f, "ngram-mod")
+	}},
 	{names: []string{"--lora"}, value: "FILE,…", help: "LoRA adapters", set: list(func(f *Flags) *[]string { return &f.LoRA })},
 	{names: []string{"--lora-scaled"}, value: "FILE:SCALE,…", help: "LoRA adapters with a scale", set: scaled(func(f *Flags) *[]string { return &f.LoRA })},
 	{names: []string{"--control-vector"}, value: "FILE,…", help: "control vectors", set: list(func(f *Flags) *[]string { return &f.ControlVectors })},
 	{names: []string{"--control-vector-scaled"}, value: "FILE:SCALE,…", help: "control vectors with a scale", set: scaled(func(f *Flags) *[]string { return &f.ControlVectors })},
 	{names: []string{"--rpc"}, value: "HOST:PORT,…", env: "LLAMA_ARG_RPC", help: "devices of rpc-servers", set: list(func(f *Flags) *[]string { return &f.RPC })},
+	{names: []string{"--embd-gemma-default"}, help: "EmbeddingGemma 300M with its settings", set: preset("embeddinggemma-300M-qat-q4_0-GGUF", "embeddinggemma-300M-qat-Q4_0.gguf", 2048, 2048, 32, 2048*32, func(f *Flags) { f.Options.Embeddings = true })},
+	{names: []string{"--fim-qwen-1.5b-default"}, help: "Qwen 2.5 Coder 1.5B with its settings", set: preset("Qwen2.5-Coder-1.5B-Q8_0-GGUF", "qwen2.5-coder-1.5b-q8_0.gguf", 1024, 1024, 0, 0, nil)},
+	{names: []string{"--fim-qwen-3b-default"}, help: "Qwen 2.5 Coder 3B with its settings", set: preset("Qwen2.5-Coder-3B-Q8_0-GGUF", "qwen2.5-coder-3b-q8_0.gguf", 1024, 1024, 0, 0, nil)},
+	{names: []string{"--fim-qwen-7b-default"}, help: "Qwen 2.5 Coder 7B with its settings", set: preset("Qwen2.5-Coder-7B-Q8_0-GGUF", "qwen2.5-coder-7b-q8_0.gguf", 1024, 1024, 0, 0, nil)},
+	{names: []string{"--fim-qwen-7b-spec"}, help: "Qwen 2.5 Coder 7B with a draft", set: preset("Qwen2.5-Coder-7B-Q8_0-GGUF", "qwen2.5-coder-7b-q8_0.gguf", 1024, 1024, 0, 0, qwenDraft)},
+	{names: []string{"--fim-qwen-14b-spec"}, help: "Qwen 2.5 Coder 14B with a draft", set: preset("Qwen2.5-Coder-14B-Q8_0-GGUF", "qwen2.5-coder-14b-q8_0.gguf", 1024, 1024, 0, 0, qwenDraft)},
+	{names: []string{"--fim-qwen-30b-default"}, help: "Qwen 3 Coder 30B A3B with its settings", set: preset("Qwen3-Coder-30B-A3B-Instruct-Q8_0-GGUF", "qwen3-coder-30b-a3b-instruct-q8_0.gguf", 1024, 1024, 0, 0, nil)},
+	{names: []string{"--gpt-oss-20b-default"}, help: "gpt-oss-20b with its settings", set: preset("gpt-oss-20b-GGUF", "gpt-oss-20b-mxfp4.gguf", 2048, 32768, 2, 131072*2, nil)},
+	{names: []string{"--gpt-oss-120b-default"}, help: "gpt-oss-120b with its settings", set: preset("gpt-oss-120b-GGUF", "", 2048, 32768, 2, 131072*2, nil)},
+	{names: []string{"--vision-gemma-4b-default"}, help: "Gemma 3 4B QAT with its settings", set: preset("gemma-3-4b-it-qat-GGUF", "", 0, 0, 0, 0, nil)},
+	{names: []string{"--vision-gemma-12b-default"}, help: "Gemma 3 12B QAT with its settings", set: preset("gemma-3-12b-it-qat-GGUF", "", 0, 0, 0, 0, nil)},
 }
 
-// maxTokens bounds token counts, as the estimate does.
-const maxTokens = 1 << 28
+// maxTokens bounds token counts, as the estimate does; maxDraft those drafted at
+// once, maxOverrides the patterns of -ot (llama_max_tensor_buft_overrides).
+const (
+	maxTokens    = 1 << 28
+	maxDraft     = 1 << 16
+	maxOverrides = 4096
+)
 
 // An UnknownError is a flag that llama-server does not have.
 type UnknownError struct{ Flag, Nearest string }
@@ -172,7 +212,7 @@ func (e *UnknownError) Error() string {
 type entry struct {
 	f      *flag
 	off    bool // the spelling turns the flag off
-	values int  // of an ignored flag
+	values int  // words that follow it
 }
 
 var spellings = func() map[string]entry {
@@ -186,8 +226,9 @@ var spellings = func() map[string]entry {
 	}
 	for i := range table {
 		f := &table[i]
+		values := min(len(f.value), 1)
 		for _, n := range f.names {
-			m[n] = entry{f: f}
+			m[n] = entry{f: f, values: values}
 		}
 		for _, n := range f.not {
 			m[n] = entry{f: f, off: true}
@@ -213,26 +254,40 @@ func Same(a, b string) bool {
 // TakesValue reports whether a word is one of llama-server's flags that is
 // followed by a value.
 func TakesValue(word string) bool {
-	e, ok := spellings[word]
-	return ok && (e.values > 0 || e.f != nil && !e.off && e.f.value != "")
+	return spellings[word].values > 0
 }
 
 // Parse takes llama-server's flags out of args and returns the rest: the flags
 // that own says are the caller's (with whether they take a value), and words
 // that are no flags. The environment counts where the command line says
-// nothing. A leading "llama-server" is dropped, so that a whole command line
-// can be given.
+// nothing. What comes before a "llama-server" is dropped, but for variables that
+// are set there, so that a whole command line can be given.
+//
+// Source: common/arg.cpp@v0.5.0, common_params_parse_ex.
 func Parse(args []string, own func(name string) (known, value bool), env func(string) (string, bool)) (*Flags, []string, error) {
 	f := Defaults()
+	args, set := afterProgram(args, own)
 	for i := range table {
 		row := &table[i]
-		if v, ok := env(row.env); row.env != "" && ok && v != "" {
+		if row.env == "" {
+			continue
+		}
+		lookup := func(name string) (string, bool) {
+			if v, ok := set[name]; ok {
+				return v, true
+			}
+			return env(name)
+		}
+		v, ok := lookup(row.env)
+		if _, off := lookup(strings.Replace(row.env, "LLAMA_ARG_", "LLAMA_ARG_NO_", 1)); off && len(row.not) > 0 {
+			v, ok = "0", true
+		}
+		if ok && v != "" {
 			if err := f.fromEnv(row, v); err != nil {
 				return nil, nil, fmt.Errorf("%s=%s: %w", row.env, v, err)
 			}
 		}
 	}
-	given := map[*flag]bool{}
 	var rest []string
 	for i := 0; i < len(args); i++ {
 		word := args[i]
@@ -240,14 +295,20 @@ func Parse(args []string, own func(name string) (known, value bool), env func(st
 			continue
 		}
 		if len(word) < 2 || word[0] != '-' || isNumber(word) {
-			if !program(word) {
-				rest = append(rest, word)
-			}
+			rest = append(rest, word)
 			continue
 		}
 		name, inline, hasInline := strings.Cut(word, "=")
+		if strings.HasPrefix(name, "--") {
+			name = strings.ReplaceAll(name, "_", "-")
+		}
 		e, ok := spellings[name]
 		if known, value := own(name); known {
+			if hasInline {
+				word = name + "=" + inline
+			} else {
+				word = name
+			}
 			rest = append(rest, word)
 			if value && !hasInline && i+1 < len(args) {
 				i++
@@ -258,65 +319,101 @@ func Parse(args []string, own func(name string) (known, value bool), env func(st
 		if !ok {
 			return nil, nil, &UnknownError{name, nearest(name)}
 		}
-		from := i
-		if e.f == nil {
-			if !hasInline {
-				i = min(i+e.values, len(args)-1)
+		var values []string
+		if hasInline {
+			values = append(values, inline)
+		}
+		for len(values) < e.values {
+			if i++; i == len(args) {
+				what := "a value"
+				if e.f != nil {
+					what = e.f.value
+				}
+				return nil, nil, fmt.Errorf("%s wants %s after it", name, what)
 			}
-			f.Given = append(f.Given, args[from:i+1]...)
+			values = append(values, args[i])
+		}
+		if len(values) > e.values {
+			return nil, nil, fmt.Errorf("%s takes no value, %q is given", name, inline)
+		}
+		if e.f == nil {
+			f.Given = append(append(f.Given, name), values...)
 			continue
 		}
 		v := "true"
-		if e.off {
+		switch {
+		case e.values > 0:
+			v = values[0]
+		case e.off:
 			v = "false"
-		}
-		if e.f.value != "" {
-			switch {
-			case hasInline:
-				v = inline
-			case i+1 < len(args):
-				i++
-				v = args[i]
-			default:
-				return nil, nil, fmt.Errorf("%s wants %s after it", name, e.f.value)
-			}
-		}
-		if !given[e.f] {
-			given[e.f] = true
-			f.reset(e.f)
 		}
 		if err := e.f.set(f, v); err != nil {
 			return nil, nil, fmt.Errorf("%s %s: %w", name, v, err)
 		}
 		f.Set[e.f.names[len(e.f.names)-1]] = true
-		if at := e.f.names[0]; at != "-m" && at != "-hf" {
-			f.Given = append(f.Given, args[from:i+1]...)
+		if at := e.f.names[0]; at != "-m" && at != "-hf" && at != "-hff" {
+			f.Given = append(append(f.Given, name), values...)
 		}
 	}
-	return f, rest, f.settle()
+	f.settle()
+	return f, rest, nil
 }
 
-// reset drops what the environment said of a list, so that the command line
-// replaces it.
-func (f *Flags) reset(row *flag) {
-	if row.names[0] == "--rpc" {
-		f.RPC = nil
+// assignment matches a variable that is set before a command.
+var assignment = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*=`)
+
+// afterProgram drops the name of llama.cpp's program, and what comes between
+// "--" and it: variables, which it returns, and what runs the program.
+func afterProgram(args []string, own func(string) (known, value bool)) ([]string, map[string]string) {
+	dashes := -1
+	for i := 0; i < len(args); i++ {
+		name, _, inline := strings.Cut(args[i], "=")
+		known, value := own(name)
+		switch {
+		case args[i] == "--" && dashes < 0:
+			dashes = i
+		case inline:
+		case known && value:
+			i++
+		case known:
+		case spellings[name].values > 0:
+			i += spellings[name].values
+		case program(args[i:]) > 0:
+			from := i
+			if dashes >= 0 {
+				from = dashes
+			}
+			for from > 0 && assignment.MatchString(args[from-1]) {
+				from--
+			}
+			set := map[string]string{}
+			for _, w := range args[from:i] {
+				if k, v, ok := strings.Cut(w, "="); ok && assignment.MatchString(w) {
+					set[k] = v
+				}
+			}
+			return append(slices.Clone(args[:from]), args[i+program(args[i:]):]...), set
+		}
+	}
+	return args, nil
+}
+
+func (f *Flags) note(text string) {
+	if !slices.Contains(f.Notes, text) {
+		f.Notes = append(f.Notes, text)
 	}
 }
 
 func (f *Flags) fromEnv(row *flag, v string) error {
 	if row.value == "" {
-		switch strings.ToLower(v) {
-		case "1", "true", "on", "enabled":
-			v = "true"
-		case "0", "false", "off", "disabled":
-			v = "false"
-		default:
+		on, err := onOff(v)
+		switch {
+		case len(row.not) == 0 && !on: // llama.cpp takes no notice
+			return nil
+		case err != nil:
 			return errors.New("want 1 or 0")
 		}
-		if v == "false" && len(row.not) == 0 {
-			return nil
-		}
+		v = strconv.FormatBool(on)
 	}
 	f.Set[row.names[len(row.names)-1]] = true
 	return row.set(f, v)
@@ -324,39 +421,80 @@ func (f *Flags) fromEnv(row *flag, v string) error {
 
 // settle applies what llama-server derives from the flags together.
 //
-// Source: tools/server/server.cpp@v0.5.0, llama_server; common/common.cpp,
-// common_model_params_to_llama.
-func (f *Flags) settle() error {
+// Source: tools/server/server.cpp@v0.5.0, llama_server.
+func (f *Flags) settle() {
 	o := &f.Options
-	if o.Embeddings {
-		ub := cmp.Or(o.NUBatch, 512)
-		if cmp.Or(o.NBatch, 2048) > ub {
+	if o.Embeddings && o.NUBatch >= 0 {
+		if ub := cmp.Or(o.NUBatch, 512); cmp.Or(o.NBatch, 2048) > ub {
 			o.NBatch = ub
 		}
 	}
-	if f.KVPerSlot > 0 && o.NCtx == 0 && !f.Set["--ctx-size"] {
+	if o.NParallel == 0 && o.KVUnified != nil {
+		if !*o.KVUnified {
+			f.note("without -np llama-server shares one cache among 4 sequences: --no-kv-unified has no effect")
+		}
+		o.KVUnified = nil
+	}
+	if f.KVPerSlot > 0 && o.NCtx == 0 && f.FitOpts.MinCtx != math.MaxUint32 {
 		o.NCtx = cmp.Or(o.NParallel, 4) * f.KVPerSlot
 	}
-	if slices.Contains(f.Draft.Types, "draft-mtp") {
-		o.MTP = true
-	}
-	if (f.Draft.Model != "" || o.MTP) && !o.Embeddings {
-		n := cmp.Or(o.NParallel, 4) * (1 + f.Draft.NMax)
-		o.NOutputs = &n
-	}
-	for _, t := range []string{"draft-mtp", "draft-eagle3", "draft-dflash", "draft-dspark"} {
-		if slices.Contains(f.Draft.Types, t) {
+	f.Speculate(o)
+}
+
+// Speculate sets in o what the kinds of speculative decoding change of the
+// model's own context.
+//
+// Source: tools/server/server-context.cpp@v0.5.0, server_output_limits;
+// common/common.h, common_params_speculative; common/speculative.cpp,
+// common_speculative_n_max.
+func (f *Flags) Speculate(o *estimate.Options) {
+	drafted := 0
+	for _, t := range f.Draft.Types {
+		n, simple := ngramMax[t]
+		if given, ok := f.Draft.NGram[t]; ok {
+			n = given
+		} else if !simple && t != "none" {
+			n = f.Draft.NMax
+		}
+		drafted = max(drafted, n)
+		switch t {
+		case "draft-mtp":
+			o.MTP = true
+			fallthrough
+		case "draft-eagle3", "draft-dflash", "draft-dspark":
 			o.NRsSeq = f.Draft.NMax
 		}
 	}
-	return nil
+	switch {
+	case o.Embeddings:
+	case o.Pooling != nil && *o.Pooling != model.PoolingNone:
+		batch := 0
+		o.NOutputs = &batch
+	case drafted > 0:
+		n := min(cmp.Or(o.NBatch, 2048), cmp.Or(o.NParallel, 4)*(1+drafted))
+		o.NOutputs = &n
+	}
 }
 
-// program reports whether a word is the name of one of llama.cpp's programs, as
-// a pasted command line begins.
-func program(word string) bool {
-	base := strings.TrimSuffix(filepath.Base(word), ".exe")
-	return base == "llama-server" || base == "llama-cli" || base == "llama-bench" || base == "llama-fit-params" || base == "llama"
+// ngramMax is how many tokens the types without a model draft at most.
+var ngramMax = map[string]int{"ngram-simple": 48, "ngram-map-k": 48, "ngram-map-k4v": 48, "ngram-mod": 64, "ngram-cache": 8}
+
+// program returns how many words name one of llama.cpp's programs, as a pasted
+// command line begins.
+func program(words []string) int {
+	name := words[0]
+	if i := strings.LastIndexByte(name, '\\'); i >= 0 { // as Windows writes it
+		name = name[i+1:]
+	}
+	switch strings.TrimSuffix(filepath.Base(name), ".exe") {
+	case "llama-server", "llama-cli", "llama-bench", "llama-fit-params":
+		return 1
+	case "llama": // app/llama.cpp
+		if len(words) > 1 && slices.Contains([]string{"serve", "server", "cli", "client", "fit-params"}, words[1]) {
+			return 2
+		}
+	}
+	return 0
 }
 
 func isNumber(word string) bool {
@@ -433,9 +571,11 @@ func text(at func(*Flags) *string) func(*Flags, string) error {
 	return func(f *Flags, v string) error { *at(f) = v; return nil }
 }
 
+// list adds the items of a value, each of which may be quoted, as llama.cpp's
+// parse_csv_row reads them.
 func list(at func(*Flags) *[]string) func(*Flags, string) error {
 	return func(f *Flags, v string) error {
-		for item := range strings.SplitSeq(v, ",") {
+		for _, item := range items(v) {
 			if item != "" {
 				*at(f) = append(*at(f), item)
 			}
@@ -444,9 +584,41 @@ func list(at func(*Flags) *[]string) func(*Flags, string) error {
 	}
 }
 
+// items splits a value at the commas outside of double quotes.
+func items(v string) (out []string) {
+	var item strings.Builder
+	quoted := false
+	for i := 0; i < len(v); i++ {
+		switch c := v[i]; {
+		case c == '"' && quoted && i+1 < len(v) && v[i+1] == '"':
+			item.WriteByte(c)
+			i++
+		case c == '"':
+			quoted = !quoted
+		case c == ',' && !quoted:
+			out = append(out, item.String())
+			item.Reset()
+		default:
+			item.WriteByte(c)
+		}
+	}
+	return append(out, item.String())
+}
+
+// names replaces a list of devices.
+func names(at func(*Flags) *[]string) func(*Flags, string) error {
+	return func(f *Flags, v string) error {
+		if v == "" {
+			return errors.New("want the names of devices, or none")
+		}
+		*at(f) = strings.Split(v, ",")
+		return nil
+	}
+}
+
 func scaled(at func(*Flags) *[]string) func(*Flags, string) error {
 	return func(f *Flags, v string) error {
-		for item := range strings.SplitSeq(v, ",") {
+		for _, item := range items(v) {
 			i := strings.LastIndex(item, ":")
 			if i < 0 {
 				return errors.New("want FILE:SCALE")
@@ -470,6 +642,16 @@ func number(v string, lo, hi int) (int, error) {
 
 func count(lo, hi int, at func(*Flags) *int) func(*Flags, string) error {
 	return func(f *Flags, v string) (err error) { *at(f), err = number(v, lo, hi); return err }
+}
+
+// microBatch takes -ub; 0 stands for the batch, whatever it is.
+func microBatch(f *Flags, v string) error {
+	n, err := number(v, 0, maxTokens)
+	if n == 0 {
+		n = -1
+	}
+	f.Options.NUBatch = n
+	return err
 }
 
 // contextSize takes -c; 0 also keeps --fit from reducing the context.
@@ -500,7 +682,7 @@ func onOff(v string) (bool, error) {
 }
 
 func parallel(f *Flags, v string) error {
-	n, err := number(v, -1, 256)
+	n, err := number(v, math.MinInt32, 256)
 	if err != nil || n == 0 {
 		return errors.New("want 1 to 256 sequences, or -1")
 	}
@@ -570,13 +752,105 @@ func overrides(at func(*Flags) *[]estimate.Override) func(*Flags, string) error 
 	}
 }
 
-func firstLayers(of func(int) []estimate.Override) func(*Flags, string) error {
+func firstLayers(of func(int) []estimate.Override, at func(*Flags) *[]estimate.Override) func(*Flags, string) error {
 	return func(f *Flags, v string) error {
-		n, err := number(v, 0, 1024)
-		f.Options.Overrides = append(f.Options.Overrides, of(n)...)
+		n, err := number(v, 0, maxOverrides-1)
+		*at(f) = append(*at(f), of(n)...)
 		return err
 	}
 }
+
+func specTypes(f *Flags, v string) error {
+	var types []string
+	for _, t := range strings.Split(v, ",") {
+		_, simple := ngramMax[t]
+		switch {
+		case t == "none":
+			types = []string{t}
+		case simple || slices.Contains([]string{"draft-simple", "draft-eagle3", "draft-mtp", "draft-dflash", "draft-dspark"}, t):
+			types = append(types, t)
+			continue
+		default:
+			return fmt.Errorf("%q is no kind of speculative decoding: want none, draft-simple, draft-eagle3, draft-mtp, draft-dflash, draft-dspark, ngram-simple, ngram-map-k, ngram-map-k4v, ngram-mod or ngram-cache", t)
+		}
+		break
+	}
+	f.Draft.Types = append(f.Draft.Types, types...)
+	return nil
+}
+
+// ngram takes how many tokens a type without a model drafts.
+func ngram(kind string, least int) func(*Flags, string) error {
+	return func(f *Flags, v string) error {
+		n, err := number(v, least, 1024)
+		if f.Draft.NGram == nil {
+			f.Draft.NGram = map[string]int{}
+		}
+		f.Draft.NGram[kind] = n
+		return err
+	}
+}
+
+// overrideMeta takes --override-kv; the first override of a key counts.
+//
+// Source: common/common.cpp@v0.5.0, string_parse_kv_override.
+func overrideMeta(f *Flags, v string) error {
+	for _, item := range items(v) {
+		key, typed, _ := strings.Cut(item, "=")
+		kind, text, ok := strings.Cut(typed, ":")
+		if !ok || key == "" {
+			return fmt.Errorf("%.80q: want KEY=TYPE:VALUE", item)
+		}
+		var value any
+		var err error
+		switch kind {
+		case "int":
+			value, err = strconv.ParseInt(text, 10, 64)
+		case "float":
+			value, err = strconv.ParseFloat(text, 64)
+		case "bool":
+			value, err = text == "true", nil
+			if text != "true" && text != "false" {
+				err = errors.New("want true or false")
+			}
+		case "str":
+			value = text
+		default:
+			err = errors.New("want one of int, float, bool and str")
+		}
+		if err != nil {
+			return fmt.Errorf("%.80q: no value of this type: %w", item, err)
+		}
+		if f.Meta == nil {
+			f.Meta = map[string]any{}
+		}
+		if _, twice := f.Meta[key]; !twice {
+			f.Meta[key] = value
+		}
+	}
+	return nil
+}
+
+// preset takes one of llama-server's ready-made settings: a model of ggml-org
+// with its batches, sequences and context; 0 keeps what is set, but for the
+// context, which 0 leaves to --fit.
+//
+// Source: common/arg.cpp@v0.5.0, common_params_parser_init ("presets").
+func preset(repo, file string, ubatch, batch, parallel, ctx int, more func(*Flags)) func(*Flags, string) error {
+	return func(f *Flags, _ string) error {
+		o := &f.Options
+		f.HFRepo = "ggml-org/" + repo
+		f.HFFile = cmp.Or(file, f.HFFile)
+		o.NUBatch, o.NBatch = cmp.Or(ubatch, o.NUBatch), cmp.Or(batch, o.NBatch)
+		o.NParallel, o.NCtx = cmp.Or(parallel, o.NParallel), ctx
+		if more != nil {
+			more(f)
+		}
+		return nil
+	}
+}
+
+func qwenDraft(f *Flags) { f.Draft.HFRepo = "ggml-org/Qwen2.5-Coder-0.5B-Q8_0-GGUF" }
 
 func flashAttn(f *Flags, v string) error {
 	switch v {
@@ -634,14 +908,26 @@ func pooling(f *Flags, v string) error {
 	return nil
 }
 
+// fitTarget takes -fitt: one margin for all devices, or one each for the first,
+// the others keeping theirs.
 func fitTarget(f *Flags, v string) error {
-	f.FitOpts.Target = nil
-	for item := range strings.SplitSeq(v, ",") {
+	var target []uint64
+	for _, item := range strings.FieldsFunc(v, func(r rune) bool { return r == ',' || r == '/' }) {
 		n, err := number(item, 0, 1<<30)
 		if err != nil {
 			return err
 		}
-		f.FitOpts.Target = append(f.FitOpts.Target, uint64(n)<<20)
+		target = append(target, uint64(n)<<20)
 	}
+	switch old := f.FitOpts.Target; {
+	case target == nil:
+		return errors.New("want MiB for each device")
+	case len(target) == 1:
+	case old == nil:
+		target = append(target, estimate.DefaultFitTarget)
+	default:
+		target = append(target, old[min(len(target), len(old)-1):]...)
+	}
+	f.FitOpts.Target = target
 	return nil
 }
