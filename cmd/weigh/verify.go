@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"math"
 	"os"
 	"os/exec"
@@ -20,8 +21,10 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"weigh/cmd/weigh/internal/llama"
 	"weigh/cmd/weigh/internal/render"
 	"weigh/estimate"
+	"weigh/formats"
 	"weigh/inspect"
 )
 
@@ -104,21 +107,32 @@ type (
 
 // A measured is what llama.cpp said of one part of one device or buffer.
 type measured struct {
-	name  string
-	part  estimate.Part
-	mib   float64
-	terms int  // printed numbers in mib
-	whole bool // MiB cut to whole ones, not rounded to two digits
-	maps  bool // the part is mapped from the file: its size is the file's range
+	name    string
+	part    estimate.Part
+	context int // of the load that it is of, counted from 1; 0 before there is one
+	mib     float64
+	terms   int  // printed numbers in mib
+	whole   bool // MiB cut to whole ones, not rounded to two digits
+	maps    bool // the part is mapped from the file: its size is the file's range
 }
 
 // An actual is all that llama.cpp said.
 type actual struct {
 	source   string
 	version  string
-	devices  bool // the host's buffers are one row
+	devices  bool // the host's buffers are one row, and of the model's own context alone
+	mapped   bool // the host's weights may be the file's range
 	rows     []measured
 	settings map[string]string
+	loads    []load
+}
+
+// A load is what a log says of one load of a file.
+type load struct {
+	file     string // base name; "" when it is not named
+	contexts int
+	rows     []measured
+	settings map[string]string // of the first context
 }
 
 func verify(ctx context.Context, s *session, o *verifyFlags) (*verifyDocument, error) {
@@ -129,9 +143,11 @@ func verify(ctx context.Context, s *session, o *verifyFlags) (*verifyDocument, e
 		if a, err = readLog(o.log); err != nil {
 			return nil, err
 		}
+		a.choose(s)
 		if err := s.follow(a.settings); err != nil {
 			return nil, err
 		}
+		s.asked.Allocated = true
 		if err := s.weigh(); err != nil {
 			return nil, err
 		}
@@ -139,10 +155,7 @@ func verify(ctx context.Context, s *session, o *verifyFlags) (*verifyDocument, e
 		if s.Format != inspect.GGUF {
 			return nil, fmt.Errorf("%s: llama.cpp loads GGUF files", s.Path)
 		}
-		zero := 0 // llama-fit-params asks for the outputs of whole batches
-		if s.asked.NOutputs == nil {
-			s.asked.NOutputs = &zero
-		}
+		d.Notes = append(d.Notes, s.asFitParams()...)
 		if err := s.weigh(); err != nil {
 			return nil, err
 		}
@@ -161,30 +174,23 @@ func verify(ctx context.Context, s *session, o *verifyFlags) (*verifyDocument, e
 // compare sets each number of llama.cpp beside ours, and ours that it does not
 // have beside none.
 func (d *verifyDocument) compare(s *session, a *actual) {
-	predicted := map[string]*estimate.Memory{}
-	for i := range s.breakdown.Devices {
-		predicted[s.breakdown.Devices[i].Name] = &s.breakdown.Devices[i]
-	}
-	if a.devices {
-		host, _ := s.host()
-		host.Name = "Host"
-		predicted["Host"] = &host
-	} else {
-		for i := range s.breakdown.Host {
-			predicted[s.breakdown.Host[i].Name] = &s.breakdown.Host[i]
-		}
-	}
+	predicted := d.predict(s, a)
 	d.Same = len(a.rows) > 0
 	seen := map[string]bool{}
 	for _, m := range a.rows {
 		seen[m.name+" "+partNames[m.part]] = true
-		if m.maps {
-			d.Notes = append(d.Notes, fmt.Sprintf("%s: %.2f MiB are mapped from the file, whole pages and what lies between: not compared", m.name, m.mib))
-			continue
-		}
 		var want uint64
 		if p := predicted[m.name]; p != nil {
 			want = memoryPart(p, m.part)
+		}
+		if m.maps || a.mapped && m.name == "Host" && m.part == estimate.Weights && m.mib > float64(want>>20) {
+			d.Notes = append(d.Notes, fmt.Sprintf("%s: %.2f MiB are mapped from the file, whole pages and what lies between: not compared", m.name, m.mib))
+			for _, h := range s.breakdown.Host { // none is in pinned memory then
+				if h.Name != "CPU_REPACK" {
+					seen[h.Name+" "+partNames[m.part]] = true
+				}
+			}
+			continue
 		}
 		row := verifiedRow{Name: m.name, Part: partNames[m.part], Predicted: want, Actual: uint64(math.Round(m.mib * (1 << 20))), Within: uint64(m.terms) * 5244}
 		if m.whole {
@@ -212,6 +218,75 @@ func (d *verifyDocument) compare(s *session, a *actual) {
 	}
 }
 
+// predict returns our rows by the names that llama.cpp gives them, of what its
+// figures are of.
+func (d *verifyDocument) predict(s *session, a *actual) map[string]*estimate.Memory {
+	rows := map[string]*estimate.Memory{}
+	for _, list := range [][]estimate.Memory{s.breakdown.Devices, s.breakdown.Host} {
+		for i := range list {
+			m := list[i]
+			rows[m.Name] = &m
+		}
+	}
+	left := map[string]bool{}
+	for _, p := range s.breakdown.Parts {
+		if p.Kind != "mmproj" && !(a.devices && p.Kind != "adapters") {
+			continue
+		}
+		left[p.Kind] = true
+		for _, u := range p.Use {
+			m := rows[u.Name]
+			m.Model, m.Context, m.Compute = m.Model-min(u.Model, m.Model), m.Context-min(u.Context, m.Context), m.Compute-min(u.Compute, m.Compute)
+		}
+	}
+	for _, kind := range slices.Sorted(maps.Keys(left)) {
+		d.Notes = append(d.Notes, "llama.cpp's figures are without the "+kind+", which is left out here")
+	}
+	if !a.devices {
+		return rows
+	}
+	// Repacked weights are no host memory to llama.cpp: they have a row of their
+	// own, or none.
+	host := &estimate.Memory{Name: "Host", Device: -1}
+	for i := range s.breakdown.Host {
+		m := rows[s.breakdown.Host[i].Name]
+		if m.Name != "CPU_REPACK" {
+			host.Model, host.Context, host.Compute = host.Model+m.Model, host.Context+m.Context, host.Compute+m.Compute
+			delete(rows, m.Name)
+		} else if !slices.ContainsFunc(a.rows, func(r measured) bool { return r.name == m.Name }) {
+			delete(rows, m.Name)
+		}
+	}
+	for name, m := range rows { // a device of an rpc-server, without its address
+		if short, _, ok := strings.Cut(name, "["); ok {
+			delete(rows, name)
+			rows[short] = m
+		}
+	}
+	rows["Host"] = host
+	return rows
+}
+
+// asFitParams leaves out what llama-fit-params cannot be asked, and says so.
+func (s *session) asFitParams() (notes []string) {
+	o := &s.asked
+	leave := func(is bool, what string) {
+		if is {
+			notes = append(notes, "llama-fit-params does not measure "+what+": compared without")
+		}
+	}
+	leave(o.KVUnified != nil && *o.KVUnified, "one cache for all sequences (-kvu)")
+	leave(o.Embeddings || o.Pooling != nil, "embeddings")
+	leave(o.Draft != nil || o.MTP, "speculative decoding")
+	leave(o.MMProj != nil, "projectors")
+	leave(len(o.LoRA) > 0 || o.ControlVector, "adapters")
+	one, whole := false, 0
+	o.NParallel, o.KVUnified = max(o.NParallel, 1), &one
+	o.Embeddings, o.Pooling, o.NOutputs, o.NRsSeq = false, nil, &whole, 0
+	o.Draft, o.MTP, o.MMProj, o.LoRA, o.ControlVector = nil, false, nil, nil, false
+	return notes
+}
+
 func memoryPart(m *estimate.Memory, p estimate.Part) uint64 {
 	switch p {
 	case estimate.Weights:
@@ -226,6 +301,14 @@ func memoryPart(m *estimate.Memory, p estimate.Part) uint64 {
 func (s *session) follow(settings map[string]string) error {
 	o := &s.asked
 	outputs := 0
+	if n, err := strconv.Atoi(settings["n_rs_seq"]); err == nil && n >= 0 && n < 1<<16 {
+		o.NRsSeq = n
+	}
+	for key, to := range map[string]**formats.DType{"type_k": &o.TypeK, "type_v": &o.TypeV} {
+		if t, ok := formats.ParseDType(strings.ToUpper(settings[key])); ok && *to == nil {
+			*to = &t
+		}
+	}
 	for _, f := range []struct {
 		key, flag string
 		to        *int
@@ -298,13 +381,21 @@ func readLog(path string) (*actual, error) {
 
 var (
 	logBuffer   = regexp.MustCompile(`(\S+)\s+(model|KV|RS|compute|DSV4 \S+ state|LoRA) buffer size =\s*([0-9]+\.[0-9]+) MiB`)
-	logSetting  = regexp.MustCompile(`llama_context: (n_ctx|n_batch|n_ubatch|n_seq_max|n_outputs_max|kv_unified|flash_attn)\s+= (\S+)`)
+	logSetting  = regexp.MustCompile(`llama_context: (n_ctx|n_batch|n_ubatch|n_seq_max|n_rs_seq|n_outputs_max|kv_unified|flash_attn)\s+= (\S+)`)
+	logTypes    = regexp.MustCompile(`cache\S*: size = .*, K \((\w+)\): .*, V \((\w+)\):`)
 	logOffload  = regexp.MustCompile(`offloaded (\d+)/\d+ layers to GPU`)
-	logTable    = regexp.MustCompile(`\|\s+- (Host|[A-Za-z]+\d+)\b[^|]*\|[^|]*?(?:\(\s*)?(\d+) =\s*(\d+) \+\s*(\d+) \+\s*(\d+)`)
+	logTable    = regexp.MustCompile(`\|\s+- (Host|CPU_REPACK|[A-Za-z]+\d+)\b[^|]*\|[^|]*?(?:\(\s*)?(\d+) =\s*(\d+) \+\s*(\d+) \+\s*(\d+)`)
 	logVersion  = regexp.MustCompile(`(?:^|\s)(?:build_info|version|build)\s*[:=]\s*v?(\d+\.\d+\.\d+|\d+|b\d+)\b`)
-	logLoad     = regexp.MustCompile(`llama_model_loader: loaded meta data`)
+	logLoad     = regexp.MustCompile(`llama_model_loader: loaded meta data(?:.* tensors from (.*) \(version)?`)
+	logContext  = regexp.MustCompile(`llama_context: constructing llama_context`)
 	logColor    = regexp.MustCompile("\x1b\\[[0-9;]*m")
 	errNoFigure = errors.New("no line gives a buffer's size: run llama-server with -lv 4 or --log-jsonl")
+)
+
+// maxRows and maxLoads bound what is kept of a log.
+const (
+	maxRows  = 1 << 10
+	maxLoads = 1 << 8
 )
 
 // parseLog reads the buffer sizes of a log: its lines "… buffer size = … MiB",
@@ -314,7 +405,7 @@ var (
 // Source: src/llama-context.cpp, src/llama-model.cpp, src/llama-kv-cache.cpp,
 // common/fit.cpp@v0.5.0 (common_memory_breakdown_print).
 func parseLog(r io.Reader) (*actual, error) {
-	lines := &actual{settings: map[string]string{}}
+	a := &actual{settings: map[string]string{}, loads: []load{{settings: map[string]string{}}}}
 	var table, rows []measured
 	scan := bufio.NewScanner(r)
 	scan.Buffer(make([]byte, 64<<10), maxLogLine)
@@ -330,38 +421,101 @@ func parseLog(r io.Reader) (*actual, error) {
 			}
 		}
 		for line := range strings.Lines(text) {
-			switch m := logTable.FindStringSubmatch(line); {
-			case logLoad.MatchString(line):
-				lines.rows, table = nil, nil
-			case m != nil:
-				for i, part := range []estimate.Part{estimate.Weights, estimate.Context, estimate.Compute} {
-					table = add(table, measured{name: m[1], part: part, mib: number(m[3+i]), whole: true}, true)
+			m := logTable.FindStringSubmatch(line)
+			if m == nil {
+				if from := logLoad.FindStringSubmatch(line); from != nil {
+					table, rows = nil, nil
+					a.begin(from[1])
 				}
-			default:
-				lines.line(line)
+				a.line(line)
+				continue
+			}
+			for i, part := range []estimate.Part{estimate.Weights, estimate.Context, estimate.Compute} {
+				table = add(table, measured{name: m[1], part: part, mib: number(m[3+i]), whole: true}, true)
 			}
 		}
 	}
 	if err := scan.Err(); err != nil {
 		return nil, fmt.Errorf("log: %w", err)
 	}
+	if rows == nil {
+		rows = table
+	}
+	a.loads = slices.DeleteFunc(a.loads, func(l load) bool { return len(l.rows) == 0 })
 	switch {
-	case len(lines.rows) > 0:
+	case len(a.loads) > 0:
+		last := &a.loads[len(a.loads)-1]
+		a.rows, a.settings = last.sum(last.contexts), last.settings
 	case len(rows) > 0:
-		lines.rows, lines.devices = rows, true
-	case len(table) > 0:
-		lines.rows, lines.devices = table, true
+		a.rows, a.devices, a.mapped = rows, true, true
 	default:
 		return nil, errNoFigure
 	}
-	return lines, nil
+	return a, nil
+}
+
+// begin notes that a file is loaded.
+func (a *actual) begin(file string) {
+	if len(a.loads) > maxLoads {
+		a.loads = slices.Delete(a.loads, 0, 1)
+	}
+	file = file[strings.LastIndexAny(file, `/\`)+1:]
+	a.loads = append(a.loads, load{file: file, settings: map[string]string{}})
+}
+
+// choose takes the last load of the session's model, and with it that of the
+// draft; without one under its name, the last of all.
+func (a *actual) choose(s *session) {
+	last := func(path string) *load {
+		for i := len(a.loads) - 1; i >= 0; i-- {
+			if l := &a.loads[i]; l.file != "" && l.file == filepath.Base(path) {
+				return l
+			}
+		}
+		return nil
+	}
+	a.mapped = a.mapped && !s.asked.NoMmap
+	l := last(s.modelFile())
+	if l == nil {
+		return
+	}
+	contexts := 1
+	draft := s.asked.Draft
+	if draft != nil && draft.Shares {
+		contexts = l.contexts
+	}
+	a.rows, a.settings = l.sum(contexts), l.settings
+	if draft == nil || draft.Shares {
+		return
+	}
+	if other := last(s.req.Draft.Model); other != nil && other != l {
+		for _, m := range other.sum(other.contexts) {
+			a.rows = add(a.rows, m, false)
+		}
+	}
+}
+
+// sum returns the rows of the first contexts as one list.
+func (l *load) sum(contexts int) (rows []measured) {
+	for _, m := range l.rows {
+		if m.context <= max(contexts, 1) {
+			m.context = 0
+			rows = add(rows, m, false)
+		}
+	}
+	return rows
 }
 
 // line reads one line of a log.
 func (a *actual) line(line string) {
-	if m := logBuffer.FindStringSubmatch(line); m != nil {
+	l := &a.loads[len(a.loads)-1]
+	if logContext.MatchString(line) {
+		l.contexts++
+	}
+	// The projector's own buffers are not in llama.cpp's breakdown.
+	if m := logBuffer.FindStringSubmatch(line); m != nil && !strings.Contains(line, "reserve_compute_meta: ") && len(l.rows) < maxRows {
 		name, mapped := strings.CutSuffix(m[1], "_Mapped")
-		row := measured{name: name, part: estimate.Context, mib: number(m[3])}
+		row := measured{name: name, part: estimate.Context, context: l.contexts, mib: number(m[3])}
 		switch m[2] {
 		case "model", "LoRA":
 			row.part, row.maps = estimate.Weights, mapped
@@ -370,29 +524,32 @@ func (a *actual) line(line string) {
 		}
 		// Graphs are reserved again; caches of several kinds, and weights in several
 		// buffers, add up. The output buffer is not in llama.cpp's breakdown.
-		a.rows = add(a.rows, row, m[2] == "compute")
+		l.rows = add(l.rows, row, m[2] == "compute")
 		return
 	}
-	if m := logSetting.FindStringSubmatch(line); m != nil {
-		a.settings[m[1]] = m[2]
+	if m := logSetting.FindStringSubmatch(line); m != nil && l.contexts <= 1 {
+		l.settings[m[1]] = m[2]
+	}
+	if m := logTypes.FindStringSubmatch(line); m != nil && l.contexts <= 1 {
+		l.settings["type_k"], l.settings["type_v"] = m[1], m[2]
 	}
 	if m := logOffload.FindStringSubmatch(line); m != nil {
-		a.settings["offloaded"] = m[1]
+		l.settings["offloaded"] = m[1]
 	}
 	if m := logVersion.FindStringSubmatch(line); m != nil && a.version == "" {
 		a.version = m[1]
 	}
 }
 
-// add adds a number to the row of its name and part, or replaces it.
+// add adds a number to the row of its name, part and context, or replaces it.
 func add(rows []measured, m measured, replace bool) []measured {
-	m.terms = 1
+	m.terms = max(m.terms, 1)
 	for i := range rows {
-		if r := &rows[i]; r.name == m.name && r.part == m.part {
+		if r := &rows[i]; r.name == m.name && r.part == m.part && r.context == m.context {
 			if replace {
 				*r = m
 			} else {
-				r.mib, r.terms, r.maps = r.mib+m.mib, r.terms+1, r.maps || m.maps
+				r.mib, r.terms, r.maps = r.mib+m.mib, r.terms+m.terms, r.maps || m.maps
 			}
 			return rows
 		}
@@ -451,28 +608,22 @@ func runFitParams(ctx context.Context, s *session, dir string) (*actual, error) 
 	}
 	ctx, stop := context.WithTimeout(ctx, 5*time.Minute)
 	defer stop()
-	args := []string{"-fitp", "on"}
-	for _, a := range s.args() {
+	args := []string{"-fitp", "on", "-m", s.modelFile()}
+	for _, a := range settledArgs(s.Model, &s.options, &s.breakdown.Settings, s.req.Set) {
 		args = append(args, unquote(a))
 	}
-	t := &s.breakdown.Settings
-	if s.options.NParallel == 0 {
-		args = append(args, "-np", strconv.Itoa(t.NParallel))
-		if t.KVUnified {
-			args = append(args, "-kvu")
-		}
-	}
+	args = append(args, llama.FitParams(s.req.Given)...)
 	var stdout, stderr bytes.Buffer
 	cmd := exec.CommandContext(ctx, path, args...)
 	cmd.Stdout, cmd.Stderr = &limited{&stdout, maxLogLine}, &limited{&stderr, maxLogLine}
 	if err := cmd.Run(); err != nil {
 		return nil, fmt.Errorf("%s %s: %w: %s", path, strings.Join(args, " "), err, lastLine(stderr.String()))
 	}
-	a := &actual{source: path, devices: true, settings: map[string]string{}}
+	a := &actual{source: path, devices: true, loads: make([]load, 1)}
+	a.loads[0].settings = map[string]string{}
 	for line := range strings.Lines(stderr.String()) {
 		a.line(line)
 	}
-	a.rows = nil
 	if a.version == "" {
 		out, _ := exec.CommandContext(ctx, path, "--version").CombinedOutput()
 		for line := range strings.Lines(string(out)) {

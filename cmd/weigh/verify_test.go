@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -123,6 +124,124 @@ func TestVerifyRecorded(t *testing.T) {
 		t.Errorf("rows %+v", d.Rows)
 	}
 	weighJSON(t, 1, &d, "verify", path, "--gpu", "none", "-nr", "-ub", "256", "--log", log)
+
+	// With part of the layers on a device the host's weights, which a measurement
+	// has in pinned memory, are mapped.
+	log = filepath.Join("testdata", "verify", "llama-Q4_K_M-vulkan.log")
+	device := []string{"verify", modelFile(t, "llama-Q4_K_M"), "--gpu", "2GiB", "--backend", "vulkan", "--log", log}
+	weighJSON(t, 0, &d, device...)
+	if len(d.Rows) != 5 || len(d.Notes) != 1 || !strings.Contains(d.Notes[0], "mapped") {
+		t.Errorf("rows %+v, notes %q", d.Rows, d.Notes)
+	}
+	weighJSON(t, 1, &d, append(device, "-ngl", "3")...)
+}
+
+// TestVerifySeveralLoads reads the log of a model that --fit tried before, with
+// a draft and a projector loaded after it.
+func TestVerifySeveralLoads(t *testing.T) {
+	onMachine(t, "rx7900xtx")
+	model, draft, mmproj := modelFile(t, "llama-Q4_K_M"), modelFile(t, "qwen3-Q4_K_M"), projectorFile(t, "mlp")
+	flags := []string{"--gpu", "24GiB", "--host-memory", "64GiB", "-c", "8192", "-np", "2", "-fit", "off"}
+	both := append([]string{model, "-md", draft, "--spec-type", "draft-simple", "-mm", mmproj}, flags...)
+	var e estimateDocument
+	weighJSON(t, 0, &e, append([]string{"estimate"}, both...)...)
+	var log strings.Builder
+	line := func(where, name, kind string, n uint64) {
+		if n > 0 {
+			fmt.Fprintf(&log, "%s: %10s %s buffer size = %8.2f MiB\n", where, name, kind, float64(n)/(1<<20))
+		}
+	}
+	begin := func(path string) {
+		fmt.Fprintf(&log, "llama_model_loader: loaded meta data with 30 key-value pairs and 99 tensors from %s (version GGUF V3 (latest))\n", path)
+	}
+	begin(model)
+	line("load_tensors", "CUDA0", "model", 1<<33)
+	begin(model)
+	rows := map[string]buffer{}
+	for i := range e.Devices {
+		m := &e.Devices[i]
+		rows[m.Name] = buffer{m.Name, m.Model, m.Context, m.Compute}
+	}
+	for _, b := range e.Host.Buffers {
+		rows[b.Name] = b
+	}
+	write := func(list map[string]buffer, outputs int) {
+		for name, b := range list {
+			line("load_tensors", name, "model", b.Model)
+		}
+		fmt.Fprintf(&log, "llama_context: constructing llama_context\nllama_context: n_outputs_max         = %d\n", outputs)
+		for name, b := range list {
+			line("llama_kv_cache", name, "KV", b.Context)
+			line("sched_reserve", name, "compute", b.Compute)
+		}
+	}
+	var drafted map[string]buffer
+	for _, p := range e.Parts {
+		if p.Kind == "draft" {
+			drafted = map[string]buffer{}
+		}
+		for _, u := range p.Use {
+			if p.Kind == "draft" {
+				drafted[u.Name] = u
+			}
+			b := rows[u.Name]
+			b.Model, b.Context, b.Compute = b.Model-u.Model, b.Context-u.Context, b.Compute-u.Compute
+			rows[u.Name] = b
+		}
+	}
+	if len(e.Parts) != 2 || len(drafted) == 0 {
+		t.Fatalf("parts %+v", e.Parts)
+	}
+	write(rows, 8)
+	begin(draft)
+	write(drafted, 2)
+	line("reserve_compute_meta", "CUDA0", "compute", 1<<30) // of the projector
+	path := filepath.Join(t.TempDir(), "server.log")
+	if err := os.WriteFile(path, []byte(log.String()), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	var d verifyDocument
+	weighJSON(t, 0, &d, append(append([]string{"verify"}, both...), "--log", path)...)
+	if !slices.ContainsFunc(d.Notes, func(n string) bool { return strings.Contains(n, "without the mmproj") }) {
+		t.Errorf("notes %q", d.Notes)
+	}
+	weighJSON(t, 0, &d, append(append([]string{"verify", model}, flags...), "--log", path)...)
+}
+
+// TestVerifyRepacked holds that repacked weights are in a row of their own, or
+// in none.
+func TestVerifyRepacked(t *testing.T) {
+	onMachine(t, "rx7900xtx")
+	path := modelFile(t, "llama-Q4_K_M")
+	flags := []string{path, "--gpu", "none", "--host-memory", "64GiB", "-c", "4096", "-np", "1", "-lm", "none"}
+	var e estimateDocument
+	weighJSON(t, 0, &e, append([]string{"estimate"}, flags...)...)
+	var host, packed buffer
+	for _, b := range e.Host.Buffers {
+		to := &host
+		if b.Name == "CPU_REPACK" {
+			to = &packed
+		}
+		to.Model, to.Context, to.Compute = to.Model+b.Model, to.Context+b.Context, to.Compute+b.Compute
+	}
+	if packed.Model == 0 {
+		t.Fatalf("buffers %+v: nothing is repacked", e.Host.Buffers)
+	}
+	row := func(name string, b buffer) string {
+		return fmt.Sprintf("common_memory_breakdown_print: |   - %-10s | %d = %d + %d + %d |\n", name, (b.Model+b.Context+b.Compute)>>20, b.Model>>20, b.Context>>20, b.Compute>>20)
+	}
+	var d verifyDocument
+	for name, text := range map[string]string{
+		"a row":  row("Host", host) + row("CPU_REPACK", packed),
+		"no row": row("Host", host),
+	} {
+		log := filepath.Join(t.TempDir(), "server.log")
+		if err := os.WriteFile(log, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		t.Log(name)
+		weighJSON(t, 0, &d, append(append([]string{"verify"}, flags...), "--log", log)...)
+	}
 }
 
 func TestVerifyInstalled(t *testing.T) {
@@ -135,7 +254,7 @@ func TestVerifyInstalled(t *testing.T) {
 	weighJSON(t, 0, &e, append(append([]string{"estimate"}, flags...), "--n-outputs-max", "0")...)
 	dir := t.TempDir()
 	install := func(extra uint64, version string) {
-		script := fmt.Sprintf("#!/bin/sh\nif [ \"$1\" = --version ]; then echo 'version: %s (build 1, commit abc)' >&2; exit; fi\n[ \"$1 $2 $3\" = '-fitp on -m' ] || exit 3\ncat <<'E'\n%sE\n", version, fitPrint(&e, extra))
+		script := fmt.Sprintf("#!/bin/sh\nif [ \"$1\" = --version ]; then echo 'version: %s (build 1, commit abc)' >&2; exit; fi\n[ \"$1 $2 $3\" = '-fitp on -m' ] || exit 3\ncase \" $* \" in *' -kvu '*|*' -cram '*|*' --port '*) echo \"error: invalid argument\" >&2; exit 1;; esac\ncat <<'E'\n%sE\n", version, fitPrint(&e, extra))
 		if err := os.WriteFile(filepath.Join(dir, "llama-fit-params"), []byte(script), 0o700); err != nil {
 			t.Fatal(err)
 		}
@@ -145,6 +264,11 @@ func TestVerifyInstalled(t *testing.T) {
 	weighJSON(t, 0, &d, append(append([]string{"verify"}, flags...), "--llama-cpp", dir)...)
 	if d.Version != llamacppVersion || len(d.Notes) > 0 || len(d.Rows) != 6 {
 		t.Errorf("version %q, notes %q, rows %+v", d.Version, d.Notes, d.Rows)
+	}
+	// What llama-fit-params has no flag for is left out, and said where it matters.
+	weighJSON(t, 0, &d, append(append([]string{"verify"}, flags...), "--llama-cpp", dir, "-np", "1", "-kvu", "-cram", "0", "--port", "80")...)
+	if len(d.Notes) != 1 || !strings.Contains(d.Notes[0], "-kvu") {
+		t.Errorf("notes %q", d.Notes)
 	}
 	install(8<<20, "0.6.1")
 	weighJSON(t, 1, &d, append(append([]string{"verify"}, flags...), "--llama-cpp", dir)...)

@@ -78,6 +78,7 @@ type flag struct {
 	value string   // what the value is called; "" for none
 	env   string
 	help  string
+	ready bool                           // it stands for a model with settings
 	set   func(f *Flags, v string) error // v is "true" or "false" without a value
 }
 
@@ -177,17 +178,17 @@ var table = []flag{
 	{names: []string{"--control-vector"}, value: "FILE,…", help: "control vectors", set: list(func(f *Flags) *[]string { return &f.ControlVectors })},
 	{names: []string{"--control-vector-scaled"}, value: "FILE:SCALE,…", help: "control vectors with a scale", set: scaled(func(f *Flags) *[]string { return &f.ControlVectors })},
 	{names: []string{"--rpc"}, value: "HOST:PORT,…", env: "LLAMA_ARG_RPC", help: "devices of rpc-servers", set: list(func(f *Flags) *[]string { return &f.RPC })},
-	{names: []string{"--embd-gemma-default"}, help: "EmbeddingGemma 300M with its settings", set: preset("embeddinggemma-300M-qat-q4_0-GGUF", "embeddinggemma-300M-qat-Q4_0.gguf", 2048, 2048, 32, 2048*32, func(f *Flags) { f.Options.Embeddings = true })},
-	{names: []string{"--fim-qwen-1.5b-default"}, help: "Qwen 2.5 Coder 1.5B with its settings", set: preset("Qwen2.5-Coder-1.5B-Q8_0-GGUF", "qwen2.5-coder-1.5b-q8_0.gguf", 1024, 1024, 0, 0, nil)},
-	{names: []string{"--fim-qwen-3b-default"}, help: "Qwen 2.5 Coder 3B with its settings", set: preset("Qwen2.5-Coder-3B-Q8_0-GGUF", "qwen2.5-coder-3b-q8_0.gguf", 1024, 1024, 0, 0, nil)},
-	{names: []string{"--fim-qwen-7b-default"}, help: "Qwen 2.5 Coder 7B with its settings", set: preset("Qwen2.5-Coder-7B-Q8_0-GGUF", "qwen2.5-coder-7b-q8_0.gguf", 1024, 1024, 0, 0, nil)},
-	{names: []string{"--fim-qwen-7b-spec"}, help: "Qwen 2.5 Coder 7B with a draft", set: preset("Qwen2.5-Coder-7B-Q8_0-GGUF", "qwen2.5-coder-7b-q8_0.gguf", 1024, 1024, 0, 0, qwenDraft)},
-	{names: []string{"--fim-qwen-14b-spec"}, help: "Qwen 2.5 Coder 14B with a draft", set: preset("Qwen2.5-Coder-14B-Q8_0-GGUF", "qwen2.5-coder-14b-q8_0.gguf", 1024, 1024, 0, 0, qwenDraft)},
-	{names: []string{"--fim-qwen-30b-default"}, help: "Qwen 3 Coder 30B A3B with its settings", set: preset("Qwen3-Coder-30B-A3B-Instruct-Q8_0-GGUF", "qwen3-coder-30b-a3b-instruct-q8_0.gguf", 1024, 1024, 0, 0, nil)},
-	{names: []string{"--gpt-oss-20b-default"}, help: "gpt-oss-20b with its settings", set: preset("gpt-oss-20b-GGUF", "gpt-oss-20b-mxfp4.gguf", 2048, 32768, 2, 131072*2, nil)},
-	{names: []string{"--gpt-oss-120b-default"}, help: "gpt-oss-120b with its settings", set: preset("gpt-oss-120b-GGUF", "", 2048, 32768, 2, 131072*2, nil)},
-	{names: []string{"--vision-gemma-4b-default"}, help: "Gemma 3 4B QAT with its settings", set: preset("gemma-3-4b-it-qat-GGUF", "", 0, 0, 0, 0, nil)},
-	{names: []string{"--vision-gemma-12b-default"}, help: "Gemma 3 12B QAT with its settings", set: preset("gemma-3-12b-it-qat-GGUF", "", 0, 0, 0, 0, nil)},
+	{names: []string{"--embd-gemma-default"}, help: "EmbeddingGemma 300M with its settings", ready: true, set: preset("embeddinggemma-300M-qat-q4_0-GGUF", "embeddinggemma-300M-qat-Q4_0.gguf", 2048, 2048, 32, 2048*32, func(f *Flags) { f.Options.Embeddings = true })},
+	{names: []string{"--fim-qwen-1.5b-default"}, help: "Qwen 2.5 Coder 1.5B with its settings", ready: true, set: preset("Qwen2.5-Coder-1.5B-Q8_0-GGUF", "qwen2.5-coder-1.5b-q8_0.gguf", 1024, 1024, 0, 0, nil)},
+	{names: []string{"--fim-qwen-3b-default"}, help: "Qwen 2.5 Coder 3B with its settings", ready: true, set: preset("Qwen2.5-Coder-3B-Q8_0-GGUF", "qwen2.5-coder-3b-q8_0.gguf", 1024, 1024, 0, 0, nil)},
+	{names: []string{"--fim-qwen-7b-default"}, help: "Qwen 2.5 Coder 7B with its settings", ready: true, set: preset("Qwen2.5-Coder-7B-Q8_0-GGUF", "qwen2.5-coder-7b-q8_0.gguf", 1024, 1024, 0, 0, nil)},
+	{names: []string{"--fim-qwen-7b-spec"}, help: "Qwen 2.5 Coder 7B with a draft", ready: true, set: preset("Qwen2.5-Coder-7B-Q8_0-GGUF", "qwen2.5-coder-7b-q8_0.gguf", 1024, 1024, 0, 0, qwenDraft)},
+	{names: []string{"--fim-qwen-14b-spec"}, help: "Qwen 2.5 Coder 14B with a draft", ready: true, set: preset("Qwen2.5-Coder-14B-Q8_0-GGUF", "qwen2.5-coder-14b-q8_0.gguf", 1024, 1024, 0, 0, qwenDraft)},
+	{names: []string{"--fim-qwen-30b-default"}, help: "Qwen 3 Coder 30B A3B with its settings", ready: true, set: preset("Qwen3-Coder-30B-A3B-Instruct-Q8_0-GGUF", "qwen3-coder-30b-a3b-instruct-q8_0.gguf", 1024, 1024, 0, 0, nil)},
+	{names: []string{"--gpt-oss-20b-default"}, help: "gpt-oss-20b with its settings", ready: true, set: preset("gpt-oss-20b-GGUF", "gpt-oss-20b-mxfp4.gguf", 2048, 32768, 2, 131072*2, nil)},
+	{names: []string{"--gpt-oss-120b-default"}, help: "gpt-oss-120b with its settings", ready: true, set: preset("gpt-oss-120b-GGUF", "", 2048, 32768, 2, 131072*2, nil)},
+	{names: []string{"--vision-gemma-4b-default"}, help: "Gemma 3 4B QAT with its settings", ready: true, set: preset("gemma-3-4b-it-qat-GGUF", "", 0, 0, 0, 0, nil)},
+	{names: []string{"--vision-gemma-12b-default"}, help: "Gemma 3 12B QAT with its settings", ready: true, set: preset("gemma-3-12b-it-qat-GGUF", "", 0, 0, 0, 0, nil)},
 }
 
 // maxTokens bounds token counts, as the estimate does; maxDraft those drafted at
@@ -249,6 +250,29 @@ func Same(a, b string) bool {
 	x, ok := spellings[a]
 	y, ok2 := spellings[b]
 	return ok && ok2 && x.f != nil && x.f == y.f && x.off == y.off
+}
+
+// serverOnly are the flags that llama-fit-params does not take, older spellings
+// among them; so it does not take the ready-made settings.
+var serverOnly = []string{
+	"--kv-unified", "--kv-unified-per-slot", "--mmap", "--mlock", "--cache-ram", "--swa-checkpoints", "--embeddings", "--reranking", "--pooling",
+	"--mmproj", "--mmproj-auto", "--mmproj-device", "--mmproj-offload", "--image-max-tokens",
+	"--spec-draft-model", "--spec-draft-hf", "--spec-draft-ngl", "--spec-draft-device", "--spec-draft-override-tensor",
+	"--spec-draft-cpu-moe", "--spec-draft-ncmoe", "--spec-draft-n-max", "--draft-max", "--spec-type",
+	"--spec-ngram-simple-size-m", "--spec-ngram-map-k-size-m", "--spec-ngram-map-k4v-size-m", "--spec-ngram-mod-n-max", "--spec-default",
+}
+
+// FitParams returns those of the given flags that change memory and that
+// llama-fit-params takes too.
+func FitParams(given []string) (rest []string) {
+	for i := 0; i < len(given); i++ {
+		e := spellings[given[i]]
+		if e.f != nil && !e.f.ready && !slices.Contains(serverOnly, e.f.names[len(e.f.names)-1]) {
+			rest = append(rest, given[i:i+1+e.values]...)
+		}
+		i += e.values
+	}
+	return rest
 }
 
 // TakesValue reports whether a word is one of llama-server's flags that is
