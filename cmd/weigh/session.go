@@ -5,7 +5,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"io/fs"
 	"os"
+	"path/filepath"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -35,6 +39,7 @@ type request struct {
 	nOutputs   int
 	mtp        bool
 	json       bool
+	configs    []llama.Config
 	shown      string      // the model's path as it is written, when it is another
 	machine    *hw.Machine // when it is known already
 }
@@ -68,13 +73,60 @@ func parseRequest(cmd *cobra.Command, r *request, args []string) (words []string
 		return f != nil, f != nil && f.NoOptDefVal == ""
 	}
 	var rest []string
-	if r.Flags, rest, err = llama.Parse(args, own, os.LookupEnv); err != nil {
+	if r.configs, err = configs(); err != nil {
+		return nil, err
+	}
+	if r.Flags, rest, err = llama.Parse(args, own, os.LookupEnv, r.configs...); err != nil {
 		return nil, err
 	}
 	if err := fs.Parse(rest); err != nil {
 		return nil, err
 	}
 	return fs.Args(), nil
+}
+
+// configs reads llama.cpp's configuration files, the system's and the user's.
+//
+// Source: common/arg.cpp@v0.5.0, common_params_apply_system_config;
+// common/common.cpp, fs_get_config_directory.
+func configs() (found []llama.Config, err error) {
+	var dirs []string
+	if data := os.Getenv("PROGRAMDATA"); runtime.GOOS == "windows" && data != "" {
+		dirs = append(dirs, data)
+	} else if runtime.GOOS != "windows" {
+		dirs = append(dirs, "/etc")
+	}
+	switch config, home := os.Getenv("XDG_CONFIG_HOME"), os.Getenv("HOME"); {
+	case runtime.GOOS == "windows":
+		if data := os.Getenv("APPDATA"); data != "" {
+			dirs = append(dirs, data)
+		}
+	case config != "":
+		dirs = append(dirs, config)
+	case home != "":
+		dirs = append(dirs, filepath.Join(home, ".config"))
+	}
+	const most = 1 << 20
+	for _, dir := range dirs {
+		path := filepath.Join(dir, "llama.cpp", "config.ini")
+		f, size, err := formats.Open(path)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		} else if err != nil {
+			return nil, err
+		}
+		text := make([]byte, min(size, most))
+		n, err := f.ReadAt(text, 0)
+		f.Close()
+		if err != nil && !errors.Is(err, io.EOF) {
+			return nil, err
+		}
+		if size > most {
+			return nil, fmt.Errorf("%s: %d bytes are no configuration", path, size)
+		}
+		found = append(found, llama.Config{Path: path, Text: string(text[:n])})
+	}
+	return found, nil
 }
 
 // helpAsked prints the help where it is asked for.

@@ -257,12 +257,12 @@ func (t *tuning) weigh() {
 	r := *t.base.req
 	r.machine = &t.base.machine
 	r.hostMemory = "" // the machine has it already
-	if r.Flags, _, t.now.err = llama.Parse(args, func(string) (bool, bool) { return false, false }, os.LookupEnv); t.now.err != nil {
+	if r.Flags, _, t.now.err = llama.Parse(args, func(string) (bool, bool) { return false, false }, os.LookupEnv, r.configs...); t.now.err != nil {
 		return
 	}
 	r.Fit = false
 	s := *t.base
-	s.req, s.steps, s.unfit, s.notes = &r, nil, nil, nil
+	s.req, s.steps, s.unfit, s.notes = &r, nil, nil, r.Notes
 	if t.now.err = s.gather(t.cmd.Context()); t.now.err != nil {
 		return
 	}

@@ -284,12 +284,18 @@ func TakesValue(word string) bool {
 // Parse takes llama-server's flags out of args and returns the rest: the flags
 // that own says are the caller's (with whether they take a value), and words
 // that are no flags. The environment counts where the command line says
-// nothing. What comes before a "llama-server" is dropped, but for variables that
-// are set there, so that a whole command line can be given.
+// nothing, configuration files, a later one first, where neither does. What
+// comes before a "llama-server" is dropped, but for variables that are set
+// there, so that a whole command line can be given.
 //
 // Source: common/arg.cpp@v0.5.0, common_params_parse_ex.
-func Parse(args []string, own func(name string) (known, value bool), env func(string) (string, bool)) (*Flags, []string, error) {
+func Parse(args []string, own func(name string) (known, value bool), env func(string) (string, bool), configs ...Config) (*Flags, []string, error) {
 	f := Defaults()
+	for _, c := range configs {
+		if err := f.configure(c); err != nil {
+			return nil, nil, fmt.Errorf("%s: %w", c.Path, err)
+		}
+	}
 	args, set := afterProgram(args, own)
 	for i := range table {
 		row := &table[i]

@@ -8,6 +8,7 @@ import (
 	"math"
 	"math/rand/v2"
 	"os"
+	"path/filepath"
 	"reflect"
 	"slices"
 	"strconv"
@@ -326,4 +327,51 @@ func paramsOf(f *Flags, want *params) params {
 	}
 	slices.Sort(p.Meta)
 	return p
+}
+
+// TestLlamacppReadsTheConfiguration holds what we make of a configuration file
+// to what llama-server makes of it.
+func TestLlamacppReadsTheConfiguration(t *testing.T) {
+	for name, text := range map[string]string{
+		"all kinds": "ctx-size = 4096 ; of all\n" +
+			"[*]\nc = 1\nLLAMA_ARG_CACHE_TYPE_K = q8_0\nport=80\nno-such-flag = 7\n\n# a comment\n" +
+			"[my/model:Q8_0]\nngl = 9\n" +
+			"[default]\nb = 1024\nno-kv-offload = on\nrepack = off\nswa-full = 0\nub = 64#x\nno-mmproj = maybe\nots = x\nts = 3,1\n",
+		"before any section": "c = 0\nnp=2\r\nLLAMA_ARG_NO_KV_OFFLOAD = off\nkv-unified = 1\n",
+		"a section twice":    "[default]\nc = 1\n[*]\nb = 7\n[default]\nub = 3\n",
+		"no value":           "ctx-size 4096\n",
+		"a wrong value":      "split-mode = rows\n",
+		"indented":           " c = 3\n",
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			path := filepath.Join(dir, "llama.cpp", "config.ini")
+			if err := os.Mkdir(filepath.Dir(path), 0o700); err != nil {
+				t.Fatal(err)
+			}
+			if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			t.Setenv("XDG_CONFIG_HOME", dir)
+			var want params
+			err := server(t).Command([]string{"--pooling", "none"}, nil, &want)
+			var crash *llamacpp.Crash
+			if err != nil && !errors.As(err, &crash) {
+				t.Fatal(err)
+			}
+			f, _, parsed := Parse([]string{"--pooling", "none"}, none, noEnv, Config{path, text})
+			if err != nil || !want.OK {
+				if parsed == nil {
+					t.Errorf("llama-server refuses it (%v)", err)
+				}
+				return
+			}
+			if parsed != nil {
+				t.Fatal(parsed)
+			}
+			if got := paramsOf(f, &want); !reflect.DeepEqual(got, want) {
+				t.Errorf("ours  %+v\nwant  %+v", got, want)
+			}
+		})
+	}
 }
