@@ -414,7 +414,9 @@ func (s *session) companions(o *estimate.Options) error {
 	}
 	if r.MMProj != "" {
 		c, err := companion(r.MMProj, func(meta model.Meta, c *estimate.Companion) (err error) {
-			c.Projector, err = projector.Read(meta, c.Tensors, r.ImageTokens)
+			if c.Projector, err = projector.Read(meta, c.Tensors, r.ImageTokens); err == nil {
+				c.Projector.BatchTokens = r.BatchTokens
+			}
 			return err
 		})
 		if err != nil {

@@ -221,6 +221,23 @@ func TestOverriddenMetadata(t *testing.T) {
 	}
 }
 
+// TestImagesAtOnce holds that the images that are encoded at once are bounded.
+func TestImagesAtOnce(t *testing.T) {
+	onMachine(t, "rx7900xtx")
+	args := []string{modelFile(t, "Gemma-3-4B-Q4_K_M"), "-mm", projectorFile(t, "internvl"), "--gpu", "24GiB", "-c", "4096", "-fit", "off"}
+	growth := func(more ...string) (n uint64) {
+		for _, term := range estimateOf(t, append(args, more...)...).Devices[0].Terms {
+			if term.Name == "mmproj growth" {
+				n += term.Bytes
+			}
+		}
+		return n
+	}
+	if four, two, one := growth(), growth("--mtmd-batch-max-tokens", "512"), growth("--mtmd-batch-max-tokens", "0"); !(four > two && two > one && one == 0) {
+		t.Errorf("4 images at once grow the buffer by %d, 2 by %d, 1 by %d", four, two, one)
+	}
+}
+
 // projectorFile writes a projector of the fixtures and returns its path.
 func projectorFile(t *testing.T, name string) string {
 	t.Helper()

@@ -7,6 +7,7 @@
 package projector
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"math"
@@ -19,6 +20,8 @@ import (
 
 // A Projector is one projector file.
 type Projector struct {
+	BatchTokens int // of images that are encoded at once (--mtmd-batch-max-tokens); 0: llama-server's own 1024
+
 	Towers  []*Tower // that llama.cpp loads: vision first
 	tensors []model.Tensor
 	index   map[string]int
@@ -200,7 +203,7 @@ func (t *Tower) Largest() []Size {
 		sizes = append(sizes, Size{side, side, 1})
 	}
 	if per := h.warm / grid; t.family.batches && per > 0 {
-		if n := batchTokens / (per * per); n > 1 {
+		if n := cmp.Or(t.p.BatchTokens, batchTokens) / (per * per); n > 1 {
 			sizes = append(sizes, Size{h.warm, h.warm, n})
 		}
 	}

@@ -67,7 +67,6 @@ const ignored = `
 1 --grammar-file
 1 -j --json-schema
 1 -jf --json-schema-file
-0 -bs --backend-sampling
 1 --rope-scaling
 1 --rope-scale
 1 --rope-freq-base
@@ -81,7 +80,6 @@ const ignored = `
 0 -cb --cont-batching -nocb --no-cont-batching
 1 -mmu --mmproj-url
 1 --image-min-tokens
-1 --mtmd-batch-max-tokens
 1 --video-fps
 1 --video-timestamp-interval
 1 --video-ffmpeg-dir

@@ -40,6 +40,7 @@ type Flags struct {
 	MMProjDevice  string // -mmdev; "": follows -dev
 	MMProjAuto    bool   // of a model that is named by its repository
 	ImageTokens   int    // --image-max-tokens; 0: the model's own
+	BatchTokens   int    // --mtmd-batch-max-tokens; 0: 1024
 
 	Draft struct {
 		Model      string // -md
@@ -146,6 +147,15 @@ var table = []flag{
 	{names: []string{"--mmproj-offload"}, not: []string{"--no-mmproj-offload"}, env: "LLAMA_ARG_MMPROJ_OFFLOAD", help: "the projector on the GPU", set: func(f *Flags, v string) error { f.MMProjOffload = v == "true"; return nil }},
 	{names: []string{"-mmdev", "--mmproj-device"}, value: "NAME|none", env: "MTMD_BACKEND_DEVICE", help: "the projector's device", set: text(func(f *Flags) *string { return &f.MMProjDevice })},
 	{names: []string{"--image-max-tokens"}, value: "N", env: "LLAMA_ARG_IMAGE_MAX_TOKENS", help: "most tokens of an image", set: count(0, maxTokens, func(f *Flags) *int { return &f.ImageTokens })},
+	{names: []string{"--mtmd-batch-max-tokens"}, value: "N", env: "LLAMA_ARG_MTMD_BATCH_MAX_TOKENS", help: "most tokens of images that are encoded at once (1024)", set: func(f *Flags, v string) error {
+		n, err := number(v, math.MinInt32, maxTokens)
+		f.BatchTokens = max(n, 1) // an image alone is encoded whatever it says
+		return err
+	}},
+	{names: []string{"-bs", "--backend-sampling"}, env: "LLAMA_ARG_BACKEND_SAMPLING", help: "sample on the GPUs", set: func(f *Flags, _ string) error {
+		f.note("what sampling on the GPUs (--backend-sampling) takes is not counted: some numbers for each token of the vocabulary and sequence")
+		return nil
+	}},
 	{names: []string{"-md", "--model-draft", "--spec-draft-model"}, value: "FILE", env: "LLAMA_ARG_SPEC_DRAFT_MODEL", help: "draft model", set: text(func(f *Flags) *string { return &f.Draft.Model })},
 	{names: []string{"-hfd", "-hfrd", "--hf-repo-draft", "--spec-draft-hf"}, value: "ORG/REPO[:QUANT]", env: "LLAMA_ARG_SPEC_DRAFT_HF_REPO", help: "a draft model in the local Hugging Face cache", set: text(func(f *Flags) *string { return &f.Draft.HFRepo })},
 	{names: []string{"-ngld", "--gpu-layers-draft", "--n-gpu-layers-draft", "--spec-draft-ngl"}, value: "N|auto|all", env: "LLAMA_ARG_N_GPU_LAYERS_DRAFT", help: "its layers on the GPUs", set: layers(func(f *Flags) **int { return &f.Draft.NGPULayers })},
@@ -256,7 +266,7 @@ func Same(a, b string) bool {
 // among them; so it does not take the ready-made settings.
 var serverOnly = []string{
 	"--kv-unified", "--kv-unified-per-slot", "--mmap", "--mlock", "--cache-ram", "--swa-checkpoints", "--embeddings", "--reranking", "--pooling",
-	"--mmproj", "--mmproj-auto", "--mmproj-device", "--mmproj-offload", "--image-max-tokens",
+	"--mmproj", "--mmproj-auto", "--mmproj-device", "--mmproj-offload", "--image-max-tokens", "--mtmd-batch-max-tokens",
 	"--spec-draft-model", "--spec-draft-hf", "--spec-draft-ngl", "--spec-draft-device", "--spec-draft-override-tensor",
 	"--spec-draft-cpu-moe", "--spec-draft-ncmoe", "--spec-draft-n-max", "--draft-max", "--spec-type",
 	"--spec-ngram-simple-size-m", "--spec-ngram-map-k-size-m", "--spec-ngram-map-k4v-size-m", "--spec-ngram-mod-n-max", "--spec-default",
