@@ -43,8 +43,9 @@ func (r *run) companions(b *Breakdown) error {
 			o.Devices, o.Spare = r.o.Devices, r.o.Spare
 		}
 		o.Allocated = r.o.Allocated
+		o.TensorSplit = r.o.TensorSplit // as --fit left it (common_base_params_to_speculative)
 		if d.Shares {
-			o.NGPULayers, o.TensorSplit, o.Overrides = r.o.NGPULayers, r.o.TensorSplit, r.o.Overrides
+			o.NGPULayers, o.Overrides = r.o.NGPULayers, r.o.Overrides
 		} else {
 			o.Target, o.TargetOptions = r.m, r.o
 		}
@@ -59,7 +60,11 @@ func (r *run) companions(b *Breakdown) error {
 					m.Model = 0
 				}
 				if m.Device >= 0 {
-					b.device(r, m.Name, sameDevice(r.o.Devices, o.Devices, m.Device))
+					at := sameDevice(r.o.Devices, o.Devices, m.Device)
+					if at < 0 {
+						return fmt.Errorf("draft: its device %s is not among the devices", m.Name)
+					}
+					b.device(r, m.Name, at)
 				}
 				m.Overhead, m.Terms = 0, nil
 				u = append(u, m)
@@ -70,14 +75,14 @@ func (r *run) companions(b *Breakdown) error {
 	return nil
 }
 
-// sameDevice returns the index among all of device i of the others.
+// sameDevice returns the index among all of device i of the others, -1 for none.
 func sameDevice(all, others []hw.Device, i int) int {
 	for j := range all {
 		if a, b := &all[j], &others[i]; a.Backend == b.Backend && a.Remote == b.Remote && numberOf(all, j) == numberOf(others, i) {
 			return j
 		}
 	}
-	return i
+	return -1
 }
 
 // device makes sure that there is a row for a device, which may be one that the

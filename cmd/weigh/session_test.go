@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -174,6 +175,57 @@ func TestDevicesKeepTheirNames(t *testing.T) {
 				t.Errorf("nothing of the %s on %v", d.Parts[0].Kind, tt.part)
 			}
 		})
+	}
+}
+
+// TestDraftFollowsTheSplit holds that a draft is split over the devices as
+// --fit has split its model.
+func TestDraftFollowsTheSplit(t *testing.T) {
+	onMachine(t, "rx7900xtx")
+	args := []string{modelFile(t, "Qwen3-8B-Q4_K_M"), "-md", modelFile(t, "Qwen3-0.6B-Q8_0"), "--gpu", "5GiB", "--gpu", "1GiB", "--host-memory", "64GiB", "-c", "4096", "-np", "1", "-fitt", "64"}
+	fitted := estimateOf(t, args...)
+	if len(fitted.Settings.Split) != 2 {
+		t.Fatalf("--fit splits the model %v: %q", fitted.Settings.Split, fitted.Steps)
+	}
+	var ts []string
+	for _, v := range fitted.Settings.Split {
+		ts = append(ts, strconv.Itoa(int(v)))
+	}
+	given := estimateOf(t, append(args, "-ts", strings.Join(ts, ","), "-ngl", strconv.Itoa(fitted.Settings.NGPULayers))...)
+	if !slices.Equal(fitted.Parts[0].Use, given.Parts[0].Use) {
+		t.Errorf("the draft is %+v, with the same split given %+v", fitted.Parts[0].Use, given.Parts[0].Use)
+	}
+}
+
+// TestPlanLeavesADraftItsDevice holds that a plan puts no layer on a device that
+// only the draft may use.
+func TestPlanLeavesADraftItsDevice(t *testing.T) {
+	onMachine(t, "rx7900xtx")
+	var d planDocument
+	weighJSON(t, 0, &d, "plan", modelFile(t, "llama-Q4_K_M"), "--gpu", "512MiB", "--gpu", "24GiB", "--host-memory", "64GiB",
+		"-dev", "CUDA0", "-md", modelFile(t, "qwen3-Q4_K_M"), "-devd", "CUDA1", "-c", "512", "-np", "1", "--reserve", "1MiB")
+	if len(d.Plans) == 0 {
+		t.Fatal("no plan")
+	}
+	for i, v := range d.Plans[0].Args {
+		if v == "-ts" && !strings.HasSuffix(d.Plans[0].Args[i+1], ",0") {
+			t.Errorf("-ts %s gives layers to the draft's device", d.Plans[0].Args[i+1])
+		}
+	}
+}
+
+// TestPlanWithoutADevice weighs a plan's alternatives, the CPU among them, when
+// what is loaded beside the model has devices of its own.
+func TestPlanWithoutADevice(t *testing.T) {
+	onMachine(t, "rx7900xtx")
+	args := []string{
+		"plan", modelFile(t, "Llama-3.1-8B-Q4_K_M"), "--gpu", "256MiB", "--gpu", "24GiB", "--host-memory", "512MiB",
+		"-dev", "CUDA0", "-md", modelFile(t, "qwen3-Q4_K_M"), "-devd", "CUDA1", "-mm", projectorFile(t, "mlp"), "-c", "512", "-np", "1", "-cram", "0",
+	}
+	for _, mmdev := range []string{"CUDA0", "CUDA1"} {
+		if _, trouble, code := weigh(t, append(args, "-mmdev", mmdev)...); code != exitNo {
+			t.Errorf("-mmdev %s: exit code %d, want 1: %s", mmdev, code, trouble)
+		}
 	}
 }
 

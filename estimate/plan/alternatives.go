@@ -189,7 +189,16 @@ func (s *search) changes() (c []Change) {
 	}
 	if len(s.o.Devices) > 0 {
 		list = append(list, change{"leave the devices alone and run on the CPU", []string{"-dev", "none"}, func(o *estimate.Options, _ *Want) {
-			o.Devices, o.NGPULayers, o.TensorSplit, o.Overrides = nil, nil, nil, nil
+			own := len(o.Devices) - o.Spare
+			o.Devices, o.NGPULayers, o.TensorSplit, o.Overrides = o.Devices[own:], nil, nil, nil
+			if p := o.MMProj; p != nil && (o.MMProjDevice == nil || *o.MMProjDevice < own) { // it follows the model
+				onCPU := *p
+				onCPU.OnCPU = true
+				o.MMProj, o.MMProjDevice = &onCPU, nil
+			} else if p != nil {
+				at := *o.MMProjDevice - own
+				o.MMProjDevice = &at
+			}
 		}})
 	}
 	asked := s.o.NCtx

@@ -62,6 +62,12 @@ func Hardware(m *model.Model, o estimate.Options, w Want) ([]Purchase, error) {
 
 // smallest returns the first cards, count of each, that hold everything.
 func smallest(m *model.Model, o estimate.Options, w Want, cards []hw.Card, count int) (found []Purchase, err error) {
+	o.Spare, o.MMProjDevice = 0, nil // what is loaded beside the model follows it
+	if d := o.Draft; d != nil {
+		follows := *d
+		follows.Devices, follows.Spare = nil, 0
+		o.Draft = &follows
+	}
 	// On cards without limit the fullest shows what is needed at least.
 	huge := uint64(1) << 50
 	o.Devices = slices.Repeat([]hw.Device{{Backend: hw.CUDA, ComputeCapability: hw.Capability{Major: 8, Minor: 9}, MemoryTotal: &huge, MemoryFree: &huge, Assumed: true}}, count)

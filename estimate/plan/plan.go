@@ -335,7 +335,11 @@ func (s *search) place(o estimate.Options) (*Plan, *layout, error) {
 		}
 	}
 	// First everything on devices: what the graph takes is known after a run.
-	first := &layout{counts: t.spread(slices.Repeat([]int64{1 << 60}, len(s.room)), 0, 0)}
+	open := slices.Repeat([]int64{1 << 60}, len(s.room))
+	for i := len(open) - o.Spare; i < len(open); i++ {
+		open[i] = -1 // not the model's
+	}
+	first := &layout{counts: t.spread(open, 0, 0)}
 	if o.SplitMode == estimate.SplitNone {
 		first.counts = make([]int, len(s.room))
 		first.counts[min(max(o.MainGPU, 0), len(s.room)-1)] = len(t.layers)
@@ -404,6 +408,9 @@ func (s *search) held(b *estimate.Breakdown) []int64 {
 	}
 	for i := range b.Devices {
 		d := &b.Devices[i]
+		if d.Device >= len(s.room)-s.o.Spare {
+			continue // not the model's
+		}
 		n := d.Compute + d.Overhead
 		if d.Compute == 0 {
 			n += most
