@@ -18,6 +18,9 @@ type definition struct {
 	width, vocab, heads, kv, head, ff int64
 }
 
+// maxDefined is the most layers of a definition: as many as llama.cpp loads.
+const maxDefined = 512
+
 // define returns the parameters of the language model that a configuration's
 // class defines, nil for a class that is not described here. Layers that
 // predict further tokens and other towers are left out.
@@ -25,12 +28,12 @@ type definition struct {
 // Source: transformers src/transformers/models/*/modeling_*.py.
 func define(class string, h hfconfig.Object, layers int) []Weight {
 	f := definitions()[class]
-	if f == nil || rowOf(class) == nil || h.String("model_type") == "mistral4" || layers < 1 || layers > maxBlocks {
+	if f == nil || rowOf(class) == nil || h.String("model_type") == "mistral4" || layers < 1 || layers > maxDefined {
 		return nil
 	}
 	d := &definition{converter: &converter{class: class, arch: rowOf(class).arch, h: h.Merge(nil), layers: layers, blocks: layers, scratch: map[string]int{}}, typ: typeOf(h)}
-	d.width, d.vocab = d.int("hidden_size", "n_embd", "d_model"), d.int("vocab_size")
-	d.heads = d.int("num_attention_heads", "n_head", "num_heads")
+	d.width, d.vocab = d.int("hidden_size", "n_embd", "n_embed", "d_model"), d.int("vocab_size")
+	d.heads = d.int("num_attention_heads", "n_head", "n_heads", "num_heads")
 	d.kv, d.head, d.ff = d.intOr(d.heads, "num_key_value_heads"), d.headDim(), d.int("intermediate_size")
 	if d.width < 1 || d.vocab < 1 {
 		return nil
@@ -41,7 +44,7 @@ func define(class string, h hfconfig.Object, layers int) []Weight {
 			return nil // a width that the description needs is missing
 		}
 	}
-	return d.out
+	return d.out // nil when nothing is certain
 }
 
 // typeOf returns the type that a configuration says the weights have.
@@ -171,17 +174,16 @@ func definitions() map[string]func(d *definition) {
 			all[c] = f
 		}
 	}
-	four := []string{"input_layernorm", "post_attention_layernorm", "pre_feedforward_layernorm", "post_feedforward_layernorm"}
 	after := []string{"post_attention_layernorm", "post_feedforward_layernorm"}
 	put(decoder{}.define, "LlamaForCausalLM", "LLaMAForCausalLM", "MistralForCausalLM", "Mistral3ForConditionalGeneration", "Ministral3ForCausalLM", "LlavaForConditionalGeneration", "VLlama3ForCausalLM", "SmolLM3ForCausalLM", "GraniteForCausalLM", "Ernie4_5ForCausalLM", "InternLM3ForCausalLM")
 	put(decoder{mlp: mixtralExperts}.define, "MixtralForCausalLM")
-	put(decoder{bias: true}.define, "Qwen2ForCausalLM", "Qwen2VLForConditionalGeneration", "Qwen2_5_VLForConditionalGeneration")
+	put(decoder{bias: true}.define, "Qwen2ForCausalLM", "Qwen2AudioForConditionalGeneration", "Qwen2_5OmniModel", "Qwen2VLForConditionalGeneration", "Qwen2_5_VLForConditionalGeneration")
 	put(decoder{qk: headNorm}.define, "Qwen3ForCausalLM", "Qwen3VLForConditionalGeneration")
 	put(decoder{bias: true, mlp: qwenExperts}.define, "Qwen2MoeForCausalLM")
 	put(decoder{qk: headNorm, mlp: qwenExperts}.define, "Qwen3MoeForCausalLM")
 	put(decoder{}.define, "GemmaForCausalLM")
-	put(decoder{norms: four}.define, "Gemma2ForCausalLM")
-	put(decoder{norms: four, qk: headNorm}.define, "Gemma3ForCausalLM", "Gemma3ForConditionalGeneration")
+	put(decoder{norms: gemmaNorms}.define, "Gemma2ForCausalLM")
+	put(decoder{norms: gemmaNorms, qk: headNorm}.define, "Gemma3ForCausalLM", "Gemma3ForConditionalGeneration")
 	put(decoder{norms: after, qk: fullNorm}.define, "Olmo2ForCausalLM", "Olmo3ForCausalLM")
 	put(decoder{norms: after, qk: headNorm}.define, "Exaone4ForCausalLM")
 	put(decoder{qk: fullNorm, mlp: func(d *definition, _ int, p string) {
@@ -193,7 +195,7 @@ func definitions() map[string]func(d *definition) {
 	put(seedOSS, "SeedOssForCausalLM")
 	put(phi3Definition, "Phi3ForCausalLM")
 	put(glm4Definition, "Glm4ForCausalLM")
-	put(glm4MoEDefinition, "Glm4MoeForCausalLM")
+	put(glm4MoEDefinition, "Glm4MoeForCausalLM", "Glm4vMoeForConditionalGeneration")
 	put(decoder{qk: fullNorm, mlp: func(d *definition, _ int, p string) {
 		e := d.int("num_local_experts")
 		d.add(p+"block_sparse_moe.gate.weight", e, d.width)
@@ -201,16 +203,18 @@ func definitions() map[string]func(d *definition) {
 		d.experts(p+"block_sparse_moe.experts.", e, d.ff, "w1", "w3", "w2")
 	}}.define, "MiniMaxM2ForCausalLM")
 	put(gptOSSDefinition, "GptOssForCausalLM")
-	put(latentDefinition, "DeepseekV2ForCausalLM", "DeepseekV3ForCausalLM", "KimiVLForConditionalGeneration", "KimiK25ForConditionalGeneration", "Glm4MoeLiteForCausalLM")
+	put(latentDefinition, "DeepseekV2ForCausalLM", "DeepseekV3ForCausalLM", "KimiVLForConditionalGeneration", "KimiK25ForConditionalGeneration", "Glm4MoeLiteForCausalLM", "DeepseekV32ForCausalLM")
+	put(decoder{mlp: func(d *definition, i int, p string) { sharedExperts(d, i, p, false) }}.define, "DeepseekForCausalLM")
 	put(lfm2Definition, "Lfm2ForCausalLM", "Lfm2MoeForCausalLM")
 	put(jambaDefinition, "JambaForCausalLM")
 	put(graniteDefinition, "GraniteMoeForCausalLM", "GraniteMoeSharedForCausalLM", "GraniteMoeHybridForCausalLM")
 	put(nemotronDefinition, "NemotronHForCausalLM")
 	put(qwenNextDefinition, "Qwen3NextForCausalLM", "Qwen3_5ForConditionalGeneration", "Qwen3_5ForCausalLM", "Qwen3_5MoeForConditionalGeneration", "Qwen3_5MoeForCausalLM")
 	put(falconH1Definition, "FalconH1ForCausalLM")
-	put(mambaDefinition, "MambaForCausalLM", "MambaLMHeadModel", "Mamba2ForCausalLM")
+	put(mambaDefinition, "MambaForCausalLM", "MambaLMHeadModel", "FalconMambaForCausalLM", "Mamba2ForCausalLM")
 	put(bertDefinition, "BertModel", "XLMRobertaModel", "RobertaModel")
 	put(t5Definition, "T5ForConditionalGeneration")
+	moreDefinitions(put)
 	return all
 }
 
@@ -343,6 +347,14 @@ func latentDefinition(d *definition) {
 		d.add(a+"kv_a_layernorm.weight", kv)
 		d.add(a+"kv_b_proj.weight", d.heads*(nope+v), kv)
 		d.add(a+"o_proj.weight", d.width, d.heads*v)
+		if n, head := d.int("index_n_heads"), d.int("index_head_dim"); n > 0 && head > 0 {
+			x := a + "indexer."
+			d.add(x+"wq_b.weight", n*head, q)
+			d.add(x+"wk.weight", head, d.width)
+			d.add(x+"k_norm.weight", head)
+			d.add(x+"k_norm.bias", head)
+			d.add(x+"weights_proj.weight", n, d.width)
+		}
 		sharedExperts(d, i, p, corrected)
 	})
 }
@@ -471,6 +483,9 @@ func graniteDefinition(d *definition) {
 
 func nemotronDefinition(d *definition) {
 	blocks := nemotronBlocks(d.converter)
+	if len(blocks) > maxDefined {
+		return
+	}
 	if len(blocks) > 0 {
 		d.layers = len(blocks)
 	}

@@ -46,6 +46,11 @@ func FuzzConfig(f *testing.F) {
 		if class > 0 {
 			r := &rows[int(class)%len(rows)]
 			m.convertAs(r.hf[0], o.Text(), dir)
+			for _, name := range r.hf {
+				if defined := define(name, complete(o.Text(), o), 3); len(defined) > 64*maxDefined {
+					t.Errorf("%s defines %d weights", name, len(defined))
+				}
+			}
 		}
 		if m.Source == nil {
 			return

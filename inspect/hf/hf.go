@@ -578,9 +578,9 @@ func (f *folder) convert(m *Model) {
 		return
 	}
 	h = complete(h, f.config)
-	if len(f.files) == 0 {
+	if len(f.files) == 0 && len(m.Weights) == 0 {
 		layers, _ := h.Int(layerKeys...)
-		if m.Weights = define(class, h, int(min(layers, maxBlocks+1))); m.Weights != nil {
+		if m.Weights = define(class, h, int(min(layers, maxDefined+1))); m.Weights != nil {
 			m.Defined = true
 			for i := range m.Weights {
 				m.Params += m.Weights[i].Params

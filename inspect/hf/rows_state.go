@@ -624,7 +624,7 @@ func hybridParams(c *converter) {
 // nemotronBlocks returns the kind of every layer.
 func nemotronBlocks(c *converter) []string {
 	if s := c.h.String("hybrid_override_pattern"); s != "" {
-		return strings.Split(s, "")
+		return strings.Split(s[:min(len(s), maxBlocks+1)], "")
 	}
 	return c.h.Strings("layers_block_type")
 }
