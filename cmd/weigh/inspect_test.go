@@ -195,6 +195,12 @@ func TestInspectNamesWhatIsOdd(t *testing.T) {
 				{Name: "m.lora_A.weight", Type: formats.F32, Shape: []uint64{16, 4}}, {Name: "m.lora_B.weight", Type: formats.F32, Shape: []uint64{4, 16}},
 			}}, 0, "adapter_config.json says rank 8, the tensors have rank 16",
 		},
+		"weights in a pickle": {
+			map[string]string{"config.json": `{"architectures":["LlamaForCausalLM"],"hidden_size":64,"num_hidden_layers":2,"num_attention_heads":4,"intermediate_size":128,"vocab_size":100,"max_position_embeddings":128}`, "pytorch_model.bin": "x"}, nil, 0, "note: pytorch_model.bin is a pickle",
+		},
+		"a part of a pipeline in a pickle": {
+			map[string]string{"model_index.json": `{"_class_name":"P","vae":["d","V"],"unet":["d","U"]}`, "vae/config.json": "{}", "vae/diffusion_pytorch_model.bin": "x"}, map[string][]fixtures.SafeTensor{"unet/diffusion_pytorch_model.safetensors": a}, 0, "note: vae is not counted: diffusion_pytorch_model.bin is a pickle",
+		},
 		"an adapter's configuration alone": {map[string]string{"adapter_config.json": `{"peft_type":"LORA","r":8,"base_model_name_or_path":"org/base"}`}, nil, 0, "LORA adapter of rank 8 · for org/base"},
 		"a model whose context nothing says": {
 			map[string]string{"params.json": `{"dim":256,"n_layers":1,"head_dim":32,"hidden_dim":512,"n_heads":8,"n_kv_heads":2,"norm_eps":1e-05,"vocab_size":1000}`}, nil, 0, "1 layers · hidden 256 · heads 8, KV 2",

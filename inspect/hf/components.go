@@ -2,6 +2,7 @@ package hf
 
 import (
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -94,6 +95,10 @@ func openPipeline(path string, f *folder) (*Model, error) {
 			return nil, err
 		}
 		if len(part.Files) == 0 {
+			m.Notes = append(m.Notes, name+" has no weights that are read here")
+			if p := inner.pickle(); p != "" {
+				m.Notes[len(m.Notes)-1] = fmt.Sprintf("%s is not counted: %s is a pickle, which only running it can read", name, p)
+			}
 			continue
 		}
 		class, _ := f.pipeline[name].([]any)[1].(string)

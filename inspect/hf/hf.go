@@ -261,14 +261,22 @@ func gather(path string) (*folder, error) {
 		f.config, f.mistral = hfconfig.FromMistral(o), true
 	}
 	if f.config == nil && f.adapter == nil && f.pipeline == nil && len(f.weights) == 0 {
-		for _, n := range f.names {
-			if isPickle(n) {
-				return nil, fmt.Errorf("%s: %w; %s is a pickle, which only running it can read: convert it to safetensors", path, ErrNoModel, n)
-			}
+		if p := f.pickle(); p != "" {
+			return nil, fmt.Errorf("%s: %w; %s is a pickle, which only running it can read: convert it to safetensors", path, ErrNoModel, p)
 		}
 		return nil, fmt.Errorf("%s: %w", path, ErrNoModel)
 	}
 	return f, nil
+}
+
+// pickle returns the first file of the folder that is a pickle, "" without one.
+func (f *folder) pickle() string {
+	for _, n := range f.names {
+		if isPickle(n) {
+			return n
+		}
+	}
+	return ""
 }
 
 // isPickle reports whether a file is PyTorch's own by its name.
@@ -451,6 +459,9 @@ func (f *folder) model(path string) (*Model, error) {
 	m.Towers = slices.ContainsFunc([]string{"vision_config", "audio_config", "vit_config", "thinker_config", "visual"}, f.config.Has)
 	m.Refused = refusal(m.Class, q, m.Weights)
 	f.convert(m)
+	if p := f.pickle(); p != "" && len(f.files) == 0 {
+		m.Notes = append(m.Notes, p+" is a pickle, which only running it can read: convert it to safetensors")
+	}
 	switch {
 	case m.Defined:
 		m.Notes = append(m.Notes, "the folder has a configuration and no weights: they are taken to be those that the class defines, unpacked, without towers and further-token layers")
@@ -483,8 +494,8 @@ func perWeight(bytes, params uint64) float64 {
 func isTied(m *Model) bool {
 	head := false
 	for i := range m.Weights {
-		switch name := strings.TrimPrefix(m.Weights[i].Name, "model."); name {
-		case "lm_head.weight", "language_model.lm_head.weight", "embed_out.weight", "output.weight", "head.weight", "output_layer.weight", "transformer.output_layer.weight", "transformer.ff_out.weight":
+		switch name := strings.TrimPrefix(m.Weights[i].Name, "model."); {
+		case strings.HasSuffix(name, "lm_head.weight"), slices.Contains([]string{"embed_out.weight", "output.weight", "head.weight", "output_layer.weight", "transformer.output_layer.weight", "transformer.ff_out.weight"}, name):
 			head = true
 		}
 	}

@@ -117,7 +117,7 @@ func (u *unpacker) weight(values *stored, name, packed string, shape []uint64, b
 // scales are the endings of the tensors that scale plain or FP8 values.
 var scaleEnds = []string{
 	".weight_scale", ".weight_scale_inv", ".weight_scale_2", ".weight_global_scale", ".input_scale", ".input_global_scale", ".activation_scale",
-	".weight_scales", ".weight_offset", ".qscale_weight", ".qscale_act", ".input_scale_ub", ".pre_quant_scale", ".scale_weight", ".scale_input", ".weight_zero_point", ".input_zero_point", ".weight_g_idx", ".weight_shape", ".scale", ".comfy_quant",
+	".weight_scales", ".weight_offset", ".qscale_weight", ".qscale_act", ".input_scale_ub", ".act_scale", ".pre_quant_scale", ".scale_weight", ".scale_input", ".weight_zero_point", ".input_zero_point", ".weight_g_idx", ".weight_shape", ".scale", ".comfy_quant",
 	"_scale_inv", "_scale",
 }
 
@@ -498,7 +498,7 @@ func isAuxiliary(t *stored) bool {
 	if isBuffer(t.name) {
 		return true
 	}
-	for _, end := range []string{".k_scale", ".v_scale", ".kv_scale", ".q_scale", ".prob_scale", ".input_scale", ".output_scale", ".weight_scale", ".weight_scale_2", ".activation_scale", ".qscale_act", ".input_scale_ub", "scaled_fp8"} {
+	for _, end := range []string{".running_mean", ".running_var", ".num_batches_tracked", ".act_scale", ".k_scale", ".v_scale", ".kv_scale", ".q_scale", ".prob_scale", ".input_scale", ".output_scale", ".weight_scale", ".weight_scale_2", ".activation_scale", ".qscale_act", ".input_scale_ub", "scaled_fp8"} {
 		if strings.HasSuffix(t.name, end) {
 			return true
 		}
