@@ -177,17 +177,46 @@ func (c *checker) tensors() {
 		c.refuse("missing-tensor", norm, -1, "missing: the model's last norm")
 	}
 	for il := range c.m.Layers {
-		if c.m.NFF(il) != 0 {
-			continue
-		}
-		for _, name := range []string{"ffn_up.weight", "ffn_gate.weight", "ffn_down.weight"} {
-			if c.m.Index.Layer(il, name) >= 0 {
-				key := c.m.Arch + ".feed_forward_length"
-				c.refuse("bad-metadata", key, c.keyAt(key), "0 in layer %d, which has %s", il, name)
-				return
-			}
+		if c.widthsOf(il) {
+			return // the others are as wrong
 		}
 	}
+}
+
+// widthsOf compares the feed-forward tensors of a block with the counts, and
+// reports whether they contradict each other.
+func (c *checker) widthsOf(il int) (found bool) {
+	for _, of := range []struct {
+		name string
+		dim  int
+		key  string
+		want int
+	}{
+		{"ffn_down.weight", 0, "feed_forward_length", c.m.NFF(il)},
+		{"ffn_up.weight", 1, "feed_forward_length", c.m.NFF(il)},
+		{"ffn_down_exps.weight", 2, "expert_count", c.m.NExpert},
+		{"ffn_up_exps.weight", 2, "expert_count", c.m.NExpert},
+		{"ffn_gate_exps.weight", 2, "expert_count", c.m.NExpert},
+	} {
+		i := c.m.Index.Layer(il, of.name)
+		if i < 0 {
+			continue
+		}
+		t, want := &c.m.Tensors[i], uint64(max(of.want, 0))
+		if len(t.Shape) <= of.dim {
+			continue
+		}
+		n := t.Shape[of.dim]
+		// The gate may be in one with the up projection, or be counted with it; a
+		// dense block beside experts may be as wide as the model.
+		if n == want || of.key == "feed_forward_length" && want > 0 && (n == 2*want || 2*n == want || n == uint64(max(c.m.NEmbd, 0))) {
+			continue
+		}
+		key := c.m.Arch + "." + of.key
+		c.refuse("width-mismatch", t.Name, c.tensorAt(t.Name), "is %v, where %s says %d", t.Shape, key, of.want)
+		found = true
+	}
+	return found
 }
 
 // vocabulary compares the tokens with the rows of the embeddings and with what
@@ -331,7 +360,8 @@ func (c *checker) layers(refused bool) {
 }
 
 // lost finds the block that has all tensors of another but one, when no other
-// block is like it. First blocks are made without their first norm.
+// block is like it. First blocks are made without their first norm, and of few
+// tensors llama.cpp can do without in any one block.
 func (c *checker) lost(sets []map[string]bool) {
 	alike := maps.Equal[map[string]bool, map[string]bool]
 	for il, set := range sets {
@@ -345,7 +375,7 @@ func (c *checker) lost(sets []map[string]bool) {
 				continue
 			}
 			full := fmt.Sprintf("blk.%d.%s", il, name)
-			if strings.HasSuffix(name, ".weight") && !strings.Contains(name, "rope_f") {
+			if strings.HasSuffix(name, ".weight") && name != "ffn_gate_exps.weight" && !strings.Contains(name, "rope_f") {
 				c.refuse("missing-tensor", full, -1, "missing: block %d has it, and all others that this one has", jl)
 			} else {
 				c.warn("missing-tensor", full, -1, "missing: block %d has it, and all others that this one has", jl)
