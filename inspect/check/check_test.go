@@ -88,6 +88,8 @@ func TestModel(t *testing.T) {
 		"counts of another width":           {small().Set("llama.embedding_length", uint64(2048)).Set("llama.rope.freq_base", float64(1e4)), nil, []string{"wrong-type llama.embedding_length", "wrong-type llama.rope.freq_base"}, true},
 		"counts for layers":                 {small().Set("llama.attention.head_count_kv", slices.Repeat([]int32{kvHeads(small())}, layers(small()))), nil, nil, false},
 		"counts for more layers":            {small().Set("llama.attention.head_count_kv", slices.Repeat([]int32{kvHeads(small())}, layers(small())+1)), nil, []string{"bad-metadata llama.attention.head_count_kv"}, true},
+		"experts of another number":         {fixtures.Model("qwen3moe-moe-Q4_K_M").Set("qwen3moe.expert_count", uint32(64)), nil, []string{"width-mismatch blk.0.ffn_down_exps.weight", "width-mismatch blk.0.ffn_gate_exps.weight", "width-mismatch blk.0.ffn_up_exps.weight"}, true},
+		"experts of another width":          {fixtures.Model("qwen3moe-moe-Q4_K_M").Set("qwen3moe.expert_feed_forward_length", uint32(1<<20)), nil, []string{"width-mismatch blk.0.ffn_down_exps.weight"}, true},
 		"no merges":                         {drop(small(), "tokenizer.ggml.merges").Set("tokenizer.ggml.model", "gpt2"), nil, []string{"no-vocabulary tokenizer.ggml.merges"}, true},
 		"tokens that are numbers":           {small().Set("tokenizer.ggml.tokens", make([]int32, tokens(small()))), nil, []string{"wrong-type tokenizer.ggml.tokens"}, true},
 		"heads that do not share":           {small().Set("llama.attention.head_count_kv", uint32(3)), os.ErrInvalid, []string{"head-mismatch llama.attention.head_count_kv", "not-loadable tensors"}, true},
@@ -199,6 +201,23 @@ func TestData(t *testing.T) {
 	}
 }
 
+func TestScannersOfBytes(t *testing.T) {
+	for typ, nan := range map[formats.DType]int{formats.F8_E5M2FNUZ: 0x80, formats.F8_E4M3FNUZ: 0x80, formats.F8_E8M0: 0xff, formats.F4: -1, formats.F6_E2M3: -1, formats.F6_E3M2: -1} {
+		for v := range 256 {
+			y := &tally{at: -1, zero: true}
+			scanners[typ](y, []byte{byte(v)}, 7)
+			if found := y.bad == 1 && y.at == 7; found != (v == nan) || y.zero != (v == 0) {
+				t.Errorf("%v %#x: %+v", typ, v, y)
+			}
+		}
+	}
+	for typ := formats.DType(0); typ < 256; typ++ {
+		if typ.Known() && scanners[typ] == nil && typ != formats.Q8_1 {
+			t.Errorf("nothing looks at the values of %v", typ)
+		}
+	}
+}
+
 func TestManifest(t *testing.T) {
 	file, data := tensorFile(formats.F32)
 	hash := func(b []byte) *Manifest {
@@ -220,6 +239,15 @@ func TestManifest(t *testing.T) {
 	file[data]++
 	if got := codes(was.Compare(hash(file))); !slices.Equal(got, []string{"manifest-mismatch m.gguf", "manifest-mismatch t"}) {
 		t.Errorf("a changed byte: %q", got)
+	}
+	now := hash(file)
+	now.Files[0].Name = "renamed.gguf"
+	if got := codes(hash(file).Compare(now)); len(got) > 0 {
+		t.Errorf("a renamed file: %q", got)
+	}
+	now.Tensors = was.Tensors // as where the header alone was changed
+	if got := codes(was.Compare(now)); !slices.Equal(got, []string{"not-in-manifest renamed.gguf"}) {
+		t.Errorf("a renamed file with another header: %q", got)
 	}
 	for name, text := range map[string]string{"no JSON": "{", "another schema": `{"schema":2}`} {
 		if _, err := ReadManifest(write(t, "m.json", []byte(text))); err == nil {

@@ -243,6 +243,18 @@ func mxfp4(t *tally, b []byte, at int64) {
 	integers(t, b, at)
 }
 
+// except returns a scanner of bytes of which one value is no number.
+func except(nan byte) func(t *tally, b []byte, at int64) {
+	return func(t *tally, b []byte, at int64) {
+		for i, v := range b {
+			if v == nan {
+				t.found(at + int64(i))
+			}
+		}
+		integers(t, b, at)
+	}
+}
+
 // integers is the scanner of types whose every value is valid.
 func integers(t *tally, b []byte, _ int64) {
 	for _, v := range b {
@@ -293,9 +305,13 @@ var scanners = map[formats.DType]func(t *tally, b []byte, at int64){
 	formats.BF16:        floats(2, 0x7f80, 1<<15),
 	formats.F8_E5M2:     floats(1, 0x7c, 1<<7),
 	formats.F8_E4M3:     floats(1, 0x7f, 1<<7),
-	formats.F8_E5M2FNUZ: integers,
-	formats.F8_E4M3FNUZ: integers,
-	formats.F8_E8M0:     integers,
+	formats.F8_E5M2FNUZ: except(0x80),
+	formats.F8_E4M3FNUZ: except(0x80),
+	formats.F8_E8M0:     except(0xff),
+	formats.F4:          integers,
+	formats.F6_E2M3:     integers,
+	formats.F6_E3M2:     integers,
+	formats.C64:         floats(4, 0x7f800000, 1<<31),
 	formats.BOOL:        integers,
 	formats.I8:          integers,
 	formats.I16:         integers,

@@ -125,13 +125,16 @@ func (m *Manifest) Compare(now *Manifest) (problems []Problem) {
 			add("missing-tensor", t.Name, "the manifest has it, the model has not")
 		}
 	}
-	files := map[string]FileHash{}
+	files, hashes := map[string]FileHash{}, map[string]bool{}
 	for _, f := range m.Files {
-		files[f.Name] = f
+		files[f.Name], hashes[f.SHA256] = f, true
 	}
 	for _, f := range now.Files {
-		if w, ok := files[f.Name]; ok && w.SHA256 != f.SHA256 {
+		switch w, ok := files[f.Name]; {
+		case ok && w.SHA256 != f.SHA256:
 			add("manifest-mismatch", f.Name, "sha256 %s, the manifest has %s", f.SHA256, w.SHA256)
+		case !ok && !hashes[f.SHA256]: // a file may have been renamed
+			add("not-in-manifest", f.Name, "the manifest has no file of this name or content")
 		}
 	}
 	return problems

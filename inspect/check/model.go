@@ -1,6 +1,7 @@
 package check
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"slices"
@@ -186,6 +187,7 @@ func (c *checker) tensors() {
 // widthsOf compares the feed-forward tensors of a block with the counts, and
 // reports whether they contradict each other.
 func (c *checker) widthsOf(il int) (found bool) {
+	const expertWidth = "expert_feed_forward_length"
 	for _, of := range []struct {
 		name string
 		dim  int
@@ -194,6 +196,7 @@ func (c *checker) widthsOf(il int) (found bool) {
 	}{
 		{"ffn_down.weight", 0, "feed_forward_length", c.m.NFF(il)},
 		{"ffn_up.weight", 1, "feed_forward_length", c.m.NFF(il)},
+		{"ffn_down_exps.weight", 0, expertWidth, cmp.Or(c.m.NFFExp(il), c.m.NFF(il))},
 		{"ffn_down_exps.weight", 2, "expert_count", c.m.NExpert},
 		{"ffn_up_exps.weight", 2, "expert_count", c.m.NExpert},
 		{"ffn_gate_exps.weight", 2, "expert_count", c.m.NExpert},
@@ -211,6 +214,9 @@ func (c *checker) widthsOf(il int) (found bool) {
 		// dense block beside experts may be as wide as the model.
 		if n == want || of.key == "feed_forward_length" && want > 0 && (n == 2*want || 2*n == want || n == uint64(max(c.m.NEmbd, 0))) {
 			continue
+		}
+		if of.key == expertWidth && (n == uint64(max(c.m.NFF(il), 0)) || c.m.NFFExp(il) == 0 && want > 0) {
+			continue // the architecture counts them in another way
 		}
 		key := c.m.Arch + "." + of.key
 		c.refuse("width-mismatch", t.Name, c.tensorAt(t.Name), "is %v, where %s says %d", t.Shape, key, of.want)
