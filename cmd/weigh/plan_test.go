@@ -3,6 +3,8 @@ package main
 import (
 	"os"
 	"path/filepath"
+	"slices"
+	"strconv"
 	"strings"
 	"testing"
 )
@@ -144,5 +146,35 @@ func TestTableTellsModelsApart(t *testing.T) {
 	out, _, code = weigh(t, "table", a, "--gpu", "2GiB", "--host-memory", "1GiB", "--by", "gpu", "--format", "csv")
 	if code != 1 || !strings.Contains(out, ",false,,,,,") {
 		t.Errorf("exit code %d, want no speed where nothing fits: %q", code, out)
+	}
+}
+
+// TestVLLMServesWhatIsThere holds the command line of folders and files, and the
+// parallel sizes.
+func TestVLLMServesWhatIsThere(t *testing.T) {
+	onMachine(t, "rx7900xtx")
+	folder, file := hfFolder(t, "llama-3.1-8b"), modelFile(t, "Llama-3.1-8B-Q8_0")
+	for name, tt := range map[string]struct {
+		model, served string
+		cards         int
+		sizes         [][2]int // tensor and pipeline parallel
+	}{
+		"a folder":             {folder, folder, 4, [][2]int{{4, 1}, {2, 2}, {1, 4}}},
+		"a GGUF file":          {file, file, 2, [][2]int{{2, 1}, {1, 2}}},
+		"three cards":          {folder, folder, 3, [][2]int{{2, 1}, {1, 3}}},
+		"twelve heads on four": {hfFolder(t, "bert-base-uncased"), "", 4, [][2]int{{4, 1}, {2, 2}, {1, 4}}},
+	} {
+		var d vllmDocument
+		weighJSON(t, 0, &d, "plan", tt.model, "--engine", "vllm", "--gpu", strconv.Itoa(tt.cards)+"x RTX 4090", "--host-memory", "64GiB")
+		var sizes [][2]int
+		for _, p := range d.Plans {
+			sizes = append(sizes, [2]int{p.TensorParallel, p.PipelineParallel})
+			if !strings.HasPrefix(p.Command, "vllm serve "+tt.served) {
+				t.Errorf("%s: %s, want it to serve %s", name, p.Command, tt.served)
+			}
+		}
+		if !slices.Equal(sizes, tt.sizes) {
+			t.Errorf("%s: parallel sizes %v, want %v", name, sizes, tt.sizes)
+		}
 	}
 }

@@ -12,6 +12,7 @@ import (
 	"weigh/cmd/weigh/internal/render"
 	"weigh/estimate/hw"
 	"weigh/estimate/vllm"
+	"weigh/inspect"
 	"weigh/inspect/model"
 )
 
@@ -106,9 +107,13 @@ func runPlanVLLM(out io.Writer, s *session, o *planFlags) error {
 	util := min(vllm.DefaultUtilization, float64(uint64(100*float64(least)/float64(g.Total)))/100)
 	d := &vllmDocument{Schema: 1, Engine: engineDocument{"vllm", "", cmp.Or(devices[0].Backend, hw.CUDA)}, Model: newModelDocument(s), Plans: []vllmPlan{}}
 	sizes := m.TensorParallelSizes(len(devices))
+	used := 0
 	for i := len(sizes) - 1; i >= 0; i-- {
 		tp := sizes[i]
 		pp := len(devices) / tp
+		if tp*pp < used { // more stages and fewer GPUs than before
+			continue
+		}
 		e, err := vllm.New(m, g, vllm.Options{TensorParallel: tp, PipelineParallel: pp, Utilization: util, MaxModelLen: s.asked.NCtx})
 		if err != nil {
 			d.Why = err.Error()
@@ -122,6 +127,7 @@ func runPlanVLLM(out io.Writer, s *session, o *planFlags) error {
 			d.Why = fmt.Sprintf("with tensor parallel size %d and %d pipeline stages at least %s of each GPU are left for the cache, too little for a sequence of %d tokens: %d fit", tp, pp, render.Bytes(e.KVLow), e.Options.MaxModelLen, e.MaxLenLow)
 			continue
 		}
+		used = tp * pp
 		p := vllmPlan{TensorParallel: tp, PipelineParallel: pp, MaxModelLen: length, Utilization: util, KVTokens: e.TokensLow(), KVLow: e.KVLow, KVHigh: e.KVHigh, Budget: e.Budget}
 		for _, t := range e.Terms {
 			p.Parts = append(p.Parts, vllmTerm{t.Name, t.Low, t.High})
