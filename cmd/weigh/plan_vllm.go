@@ -12,7 +12,6 @@ import (
 	"weigh/cmd/weigh/internal/render"
 	"weigh/estimate/hw"
 	"weigh/estimate/vllm"
-	"weigh/inspect"
 	"weigh/inspect/model"
 )
 

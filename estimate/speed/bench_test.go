@@ -90,3 +90,56 @@ func measured(t testing.TB) []report {
 	}
 	return all
 }
+
+// prompts are speeds of reading 512 tokens of a Llama 3.1 8B in Q4_K_M, from the
+// sources of benches.
+var prompts = []struct {
+	card, backend string
+	tps           float64
+}{
+	{"RTX 3090", hw.CUDA, 4030},
+	{"RTX 4090", hw.CUDA, 7139},
+	{"RTX 4080", hw.CUDA, 5390},
+	{"RTX 3080", hw.CUDA, 3729},
+	{"RTX 4070 Ti", hw.CUDA, 3936},
+	{"RTX 3070", hw.CUDA, 2403},
+	{"RX 7900 XTX", hw.ROCm, 3227},
+	{"RX 9070 XT", hw.Vulkan, 4802},
+	{"Radeon 8050S 128GB", hw.Vulkan, 833},
+	{"Radeon 780M 32GB", hw.Vulkan, 254},
+	{"M1 8GB", hw.Metal, 94},
+	{"M1 Max 64GB", hw.Metal, 500},
+	{"M2 Ultra 192GB", hw.Metal, 994},
+	{"M3 Max (40-core GPU) 64GB", hw.Metal, 693},
+}
+
+// TestPromptsAreMet holds the time of prompts against benchmarks, four of five
+// within a factor of 1.5.
+func TestPromptsAreMet(t *testing.T) {
+	m := fixture(t, "Llama-3.1-8B-Q4_K_M")
+	met := 0
+	for _, r := range prompts {
+		card, err := hw.Lookup(r.card)
+		if err != nil {
+			t.Fatal(err)
+		}
+		d, err := card.Device()
+		if err != nil {
+			t.Fatal(err)
+		}
+		d.Backend = r.backend
+		s, err := Estimate(m, estimate.Options{Devices: []hw.Device{d}, NCtx: 4096, NParallel: 1}, Query{Prompt: 512})
+		if err != nil {
+			t.Fatal(err)
+		}
+		x := s.Prefill.Mid / r.tps
+		if x <= 1.5 && x >= 1/1.5 {
+			met++
+		} else {
+			t.Logf("%.2f %s: %.0f", x, r.card, s.Prefill.Mid)
+		}
+	}
+	if met*5 < len(prompts)*4 {
+		t.Errorf("%d of %d prompts are within a factor of 1.5, want four of five", met, len(prompts))
+	}
+}

@@ -41,16 +41,16 @@ type Factors struct {
 func Fitted() *Factors {
 	return &Factors{
 		CUDA:   Factor{Weights: 0.95, Experts: 0.95, Cache: 0.70, Unpack: 0.08, Operator: 1.6e-6, Compute: 0.80, Spread: 1.35},
-		Pascal: Factor{Weights: 0.75, Experts: 0.75, Cache: 0.70, Unpack: 0.08, Operator: 2e-6, Compute: 0.80, Spread: 1.6},
-		HBM:    Factor{Weights: 0.55, Experts: 0.55, Cache: 0.70, Unpack: 0.08, Operator: 1.6e-6, Compute: 0.80, Spread: 1.6},
+		Pascal: Factor{Weights: 0.75, Experts: 0.75, Cache: 0.70, Unpack: 0.08, Operator: 2e-6, Compute: 1, Spread: 1.6},
+		HBM:    Factor{Weights: 0.55, Experts: 0.55, Cache: 0.70, Unpack: 0.08, Operator: 1.6e-6, Compute: 0.25, Spread: 1.6},
 		ROCm:   Factor{Weights: 0.75, Experts: 0.50, Cache: 0.80, Unpack: 0.08, Operator: 4e-6, Compute: 0.30, Spread: 1.6},
 		CDNA:   Factor{Weights: 0.50, Experts: 0.40, Cache: 0.80, Unpack: 0.08, Operator: 4e-6, Compute: 0.30, Spread: 2},
 		Vulkan: Factor{Weights: 0.90, Experts: 0.80, Cache: 0.70, Unpack: 0.08, Operator: 2.5e-6, Compute: 0.30, Spread: 1.6},
-		Arc:    Factor{Weights: 0.65, Experts: 0.50, Cache: 0.50, Unpack: 0.08, Operator: 7e-6, Compute: 0.30, Spread: 1.6},
+		Arc:    Factor{Weights: 0.65, Experts: 0.50, Cache: 0.50, Unpack: 0.08, Operator: 7e-6, Compute: 0.20, Spread: 1.6},
 		Shared: Factor{Weights: 0.90, Experts: 0.60, Cache: 0.80, Unpack: 0.08, Operator: 2.5e-6, Compute: 0.30, Spread: 1.6},
 		Metal:  Factor{Weights: 0.85, Experts: 0.60, Cache: 0.30, Unpack: 0.18, Operator: 2.5e-6, Compute: 0.60, Spread: 1.6},
 		Host:   Factor{Weights: 0.70, Experts: 0.60, Cache: 0.60, Operator: 1e-6, Compute: 0.50, Spread: 1.6},
-		Source: "bytes read over bandwidth and time of operators, efficiencies fitted to 143 groups of users' reports and benchmarks",
+		Source: "bytes read over bandwidth and time of operators, efficiencies fitted to 142 groups of users' reports and benchmarks",
 	}
 }
 
