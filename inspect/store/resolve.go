@@ -71,8 +71,8 @@ func Resolve(ctx context.Context, e Env, ref string) (Model, error) {
 	find := map[string]func([]Model, string) []Model{Ollama: findOllama, HuggingFace: findHF, LMStudio: findLMStudio}[kind]
 	found := find(all, name)
 	// A copy that can be opened answers for one that cannot.
-	if whole := slices.DeleteFunc(slices.Clone(found), func(m Model) bool { return m.Fault != nil }); len(whole) > 0 {
-		found = whole
+	if slices.ContainsFunc(found, whole) {
+		found = pick(found, func(m *Model) bool { return whole(*m) })
 	}
 	switch {
 	case len(found) == 1:
@@ -87,6 +87,9 @@ func Resolve(ctx context.Context, e Env, ref string) (Model, error) {
 	}
 	return Model{}, notFound
 }
+
+// whole reports whether a model can be opened.
+func whole(m Model) bool { return m.Fault == nil }
 
 func names(models []Model) (out []string) {
 	for _, m := range models {
@@ -138,7 +141,17 @@ func findOllama(all []Model, name string) []Model {
 //
 // Source: common/download.cpp@v0.5.0, find_best_model.
 func findHF(all []Model, name string) []Model {
-	if exact := pick(all, func(m *Model) bool { return strings.EqualFold(m.Name, name) }); len(exact) > 0 {
+	exact := pick(all, func(m *Model) bool { return strings.EqualFold(m.Name, name) })
+	if slices.ContainsFunc(exact, whole) {
+		return exact
+	}
+	// Another file of the repository, not what cannot be opened.
+	if sound := pick(all, func(m *Model) bool { return whole(*m) }); len(sound) < len(all) {
+		if in := findHF(sound, name); len(in) > 0 {
+			return in
+		}
+	}
+	if len(exact) > 0 {
 		return exact
 	}
 	repo, quant, tagged := strings.Cut(name, ":")

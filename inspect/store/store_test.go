@@ -294,6 +294,21 @@ func TestStores(t *testing.T) {
 	})
 }
 
+// TestResolveBesideADownload holds that a repository's name means what of it is
+// there, and only without that what is not.
+func TestResolveBesideADownload(t *testing.T) {
+	e := home(t)
+	hub := filepath.Join(e.Home, ".cache/huggingface/hub")
+	write(t, "", hub, "models--org--many-GGUF/blobs/"+strings.Repeat("5", 64)+".incomplete")
+	write(t, "", hub, "models--org--begun/blobs/"+strings.Repeat("6", 64)+".incomplete")
+	if m, err := Resolve(t.Context(), e, "hf:org/many-GGUF"); err != nil || m.Name != "org/many-GGUF/m-Q4_K_M" || m.Fault != nil {
+		t.Errorf("Resolve() = %q, %v, %v", m.Name, m.Fault, err)
+	}
+	if m, err := Resolve(t.Context(), e, "hf:org/begun"); err != nil || !m.Partial || m.Fault == nil {
+		t.Errorf("Resolve() = %+v, %v", m, err)
+	}
+}
+
 func TestResolve(t *testing.T) {
 	e := home(t)
 	for ref, want := range map[string]string{
