@@ -80,7 +80,7 @@ func (r *run) terms(buffer int, compute uint64, basis Bases) []Term {
 	}
 	align := r.p.c.Buffers[buffer].Align
 	for g, t := range r.p.groups[buffer] {
-		add(Weights, groupNames[g].name, t.bytes, basis.Model, "%d tensors, each padded to %d bytes: %s", t.n, align, groupNames[g].why)
+		add(Weights, groupNames[g].name, t.bytes, basis.Model, "%s, each padded to %d bytes: %s", counted(t.n, "tensor"), align, groupNames[g].why)
 	}
 	for i := range r.caches {
 		t := &r.caches[i]
@@ -91,13 +91,21 @@ func (r *run) terms(buffer int, compute uint64, basis Bases) []Term {
 		if name == "" {
 			name = t.name
 		}
-		add(Context, name, t.bytes, basis.Context, "%d layers x %d elements x %d cells x %d streams in %v", t.n, t.ne[0], t.ne[1], t.ne[2], t.typ)
+		add(Context, name, t.bytes, basis.Context, "%s x %d elements x %d cells x %s in %v", counted(t.n, "layer"), t.ne[0], t.ne[1], counted(t.ne[2], "stream"), t.typ)
 	}
 	if r.result == nil {
 		add(Compute, "graph", compute, basis.Compute, "an upper bound from the tensors")
 		return terms
 	}
-	add(Compute, "graph", compute, basis.Compute, "the peak of %d nodes in %d splits for a micro-batch of %d tokens, %d of them with outputs",
-		r.s.Nodes, r.s.Splits, r.c.NUBatch, min(r.c.NUBatch, r.s.NOutputs))
+	add(Compute, "graph", compute, basis.Compute, "the peak of %d nodes in %s for a micro-batch of %d tokens, %d of them with outputs",
+		r.s.Nodes, counted(r.s.Splits, "split"), r.c.NUBatch, min(r.c.NUBatch, r.s.NOutputs))
 	return terms
+}
+
+// counted writes a number of things.
+func counted[N int | int64 | uint64](n N, what string) string {
+	if n == 1 {
+		return "1 " + what
+	}
+	return fmt.Sprintf("%d %ss", n, what)
 }
