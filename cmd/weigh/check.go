@@ -46,7 +46,7 @@ llama.cpp), 2 could not be read.`,
   weigh check model.gguf --data --sha256
   weigh check model.gguf --write-manifest model.sha256.json
   weigh check model.gguf --manifest model.sha256.json`,
-		Args: cobra.ExactArgs(1),
+		Args: models(1),
 		RunE: func(cmd *cobra.Command, args []string) error { return runCheck(cmd, args[0], &o) },
 	}
 	f := cmd.Flags()

@@ -33,7 +33,7 @@ Exit codes: 0 the same, 1 they differ, 2 could not be compared.`,
 		Example: `  weigh diff a.gguf b.gguf
   weigh diff model-folder model-BF16.gguf
   weigh diff a.gguf b.gguf --data --quiet`,
-		Args: cobra.ExactArgs(2),
+		Args: models(2),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			d, err := diffModels(cmd, args[0], args[1], data)
 			if err != nil {

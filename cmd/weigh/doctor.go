@@ -26,7 +26,9 @@ func newDoctorCmd() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "doctor",
 		Short: "Why a GPU is not found: what was tried, what the driver said, what to do",
-		Args:  cobra.NoArgs,
+		Example: `  weigh doctor
+  weigh doctor --json`,
+		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			w := cmd.OutOrStdout()
 			m, findings := detect.Machine(cmd.Context())

@@ -93,6 +93,22 @@ func prepare(cmd *cobra.Command, r *request, args []string) (*session, error) {
 	return newSession(cmd.Context(), r.Model, r)
 }
 
+// errNoModel is the answer to a command without a model.
+var errNoModel = errors.New("no model is named")
+
+// models returns the check that a command is given n models.
+func models(n int) cobra.PositionalArgs {
+	return func(_ *cobra.Command, args []string) error {
+		switch {
+		case len(args) == n:
+			return nil
+		case len(args) == 0:
+			return errNoModel
+		}
+		return fmt.Errorf("want %s, not %d", plural(n, "model"), len(args))
+	}
+}
+
 // named parses the arguments and settles which model they name.
 func named(cmd *cobra.Command, r *request, args []string) error {
 	words, err := parseRequest(cmd, r, args)
@@ -109,7 +125,7 @@ func named(cmd *cobra.Command, r *request, args []string) error {
 	case r.Model == "" && r.HFRepo != "":
 		r.Model = stored(r.HFRepo, r.HFFile)
 	case r.Model == "":
-		return errors.New("no model is named")
+		return errNoModel
 	}
 	return nil
 }

@@ -24,6 +24,8 @@ func hintFor(err error) string {
 	var notFound *store.NotFoundError
 	text := err.Error()
 	switch {
+	case errors.Is(err, errNoModel):
+		return "name a file, a folder, or a model that weigh scan lists"
 	case errors.As(err, &lfs):
 		return "fetch the real file: git lfs pull"
 	case errors.As(err, &several):

@@ -36,7 +36,7 @@ func newInspectCmd() *cobra.Command {
 		Example: `  weigh inspect model.gguf
   weigh inspect model.gguf --tensors | grep ffn_down
   weigh inspect model-folder --json --metadata`,
-		Args: cobra.ExactArgs(1),
+		Args: models(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			ins, err := openTarget(args[0])
 			if err != nil {

@@ -183,7 +183,10 @@ func TestBadInput(t *testing.T) {
 		"a flag without its value":     {[]string{model, "-c"}, "-c wants N after it", ""},
 		"a value out of range":         {[]string{model, "-c", "-7"}, "-c -7: want a whole number", ""},
 		"two models":                   {[]string{model, "-m", "other.gguf"}, "two models are given", ""},
-		"no model":                     {[]string{"estimate"}, "no model is named", ""},
+		"no model":                     {[]string{"estimate"}, "no model is named", "weigh scan"},
+		"no model to inspect":          {[]string{"inspect"}, "no model is named", "weigh scan"},
+		"one model to compare":         {[]string{"diff", "a"}, "want 2 models, not 1", ""},
+		"a sub-command mistyped":       {[]string{"insepct", "m.gguf"}, "is weigh inspect meant?", ""},
 		"an unknown card":              {[]string{model, "--gpu", "RTX 9999"}, "RTX 9999", "--catalog"},
 		"a control sequence in a name": {[]string{filepath.Join(dir, "\x1b[2Jevil.gguf")}, "evil.gguf", ""},
 	} {

@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"io"
+	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -59,10 +60,28 @@ answer.`,
 }
 
 func preflight(cmd *cobra.Command, r *request, args []string) error {
+	if err := mistyped(cmd, args[0]); err != nil {
+		return err
+	}
 	if err := named(cmd, r, args); err != nil {
 		return err
 	}
 	return show(cmd, r)
+}
+
+// mistyped reports a word that is no file but nearly a sub-command.
+func mistyped(root *cobra.Command, word string) error {
+	if strings.ContainsAny(word, "-./\\:") {
+		return nil
+	}
+	if _, err := os.Lstat(word); err == nil {
+		return nil
+	}
+	root.SuggestionsMinimumDistance = 2
+	if near := root.SuggestionsFor(word); len(near) > 0 {
+		return fmt.Errorf("%s: neither a file nor a command; is weigh %s meant?", word, strings.Join(near, " or weigh "))
+	}
+	return nil
 }
 
 // show prints the verdict on the model that r names.

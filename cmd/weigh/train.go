@@ -40,7 +40,7 @@ Exit code 1: it does not fit the GPUs that are there or that --gpu names.`,
 		Example: `  weigh train model-folder --method qlora --sequence 4096 --checkpointing
   weigh train model.gguf --optimizer adamw-8bit --gpu "8x A100 80GB" --sharding fsdp
   weigh train model-folder --method lora --rank 64 --gpu "RTX 4090" --json`,
-		Args: cobra.ExactArgs(1),
+		Args: models(1),
 		RunE: func(cmd *cobra.Command, args []string) error { return runTrain(cmd, args[0], &o) },
 	}
 	f, r := cmd.Flags(), &o.recipe

@@ -164,7 +164,8 @@ function problem(e) {
   view(now ? "stale" : "empty");
 }
 
-// view says what the cards hold: nothing yet, the answer, or an older one.
+// view says what the cards hold: "loading", the answer ("shown") or an older one
+// ("stale"), the model without an answer ("empty"), or nothing ("none").
 function view(what) {
   document.body.dataset.view = what;
 }
@@ -322,7 +323,9 @@ async function open(path, keep) {
   try {
     read = await ask("inspect", path, ["--metadata"]);
   } catch (e) {
-    if (mine === opened) problem(e);
+    if (mine !== opened) return;
+    problem(e);
+    view("none");
     return;
   }
   if (mine !== opened) return;
