@@ -4,6 +4,7 @@ import (
 	"strings"
 	"testing"
 
+	"weigh/fixtures"
 	"weigh/inspect/model"
 )
 
@@ -71,5 +72,37 @@ func TestLoadRejects(t *testing.T) {
 	}
 	if _, err := Load(model.Source{Meta: base()}); err != nil {
 		t.Errorf("the base is rejected: %v", err)
+	}
+}
+
+// llama.cpp copies as many flags as the file has, and the layers behind them,
+// such as those of multi-token prediction, have no window.
+func TestShortWindowPattern(t *testing.T) {
+	for _, name := range []string{"spark2_5-Q4_K_M", "step35-mtp-Q4_K_M", "mimo2-mtp-Q4_K_M", "gemma3n-Q4_K_M"} {
+		g := fixtures.Model(name)
+		for i := range g.KVs {
+			if flags, ok := g.KVs[i].Value.([]bool); ok && strings.HasSuffix(g.KVs[i].Key, ".sliding_window_pattern") {
+				g.KVs[i].Value = flags[:len(flags)-2]
+			}
+		}
+		m := loadFixture(t, g)
+		for il := range m.Layers {
+			if il >= m.NLayerAll-2 && m.IsSWA(il) {
+				t.Errorf("%s: layer %d of %d has a window", name, il, m.NLayerAll)
+			}
+		}
+		if !m.AnySWA() {
+			t.Errorf("%s: no layer has a window", name)
+		}
+	}
+	for _, pattern := range []any{nil, int64(4)} {
+		_, err := Load(model.Source{Meta: meta{
+			"general.architecture": "gemma4", "gemma4.block_count": int64(2), "gemma4.context_length": int64(4096),
+			"gemma4.embedding_length": int64(64), "gemma4.attention.head_count": int64(4), "gemma4.feed_forward_length": int64(128),
+			"gemma4.attention.sliding_window": int64(512), "gemma4.attention.sliding_window_pattern": pattern,
+		}})
+		if err == nil || !strings.Contains(err.Error(), "sliding_window_pattern") {
+			t.Errorf("a pattern of %v: error %v, want one about it", pattern, err)
+		}
 	}
 }

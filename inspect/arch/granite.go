@@ -33,8 +33,10 @@ func loadGraniteSWA(k *Keys, h *model.HParams) {
 	k.window(h, "attention.sliding_window")
 	k.windowPattern(h)
 	k.deepstackMap(h)
-	for i, on := range k.PerLayer("attention.rope_pattern", h.NLayerAll, 1) {
-		h.Layers[i].NoRope = on == 0
+	for i, on := range k.Ints("attention.rope_pattern") {
+		if i < len(h.Layers) {
+			h.Layers[i].NoRope = on == 0
+		}
 	}
 }
 

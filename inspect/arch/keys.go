@@ -268,10 +268,24 @@ func (k *Keys) window(h *model.HParams, key string) {
 	h.SWAType = model.SWAStandard
 }
 
-// windowPattern reads which layers have the window: one flag for each layer.
+// windowPattern reads which layers have the window: a flag for each, none for
+// those past the array's end.
+//
+// Source: src/llama-model-loader.cpp@v0.5.0, llama_model_loader::get_arr.
 func (k *Keys) windowPattern(h *model.HParams) {
-	for i, on := range k.PerLayer("attention.sliding_window_pattern", h.NLayerAll, 0) {
-		h.Layers[i].SWA = on != 0
+	const key = "attention.sliding_window_pattern"
+	v, _ := k.get(key)
+	on, ok := ints(v)
+	if _, scalar := toInt(v); !ok || scalar {
+		k.fail(key, "%s, want a flag for each layer", describe(v))
+		return
+	}
+	if len(on) > MaxLayers {
+		k.fail(key, "%d values, llama.cpp takes %d", len(on), MaxLayers)
+		return
+	}
+	for i := range h.Layers {
+		h.Layers[i].SWA = i < len(on) && on[i] != 0
 	}
 }
 

@@ -48,19 +48,7 @@ func TestVariants(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			g := fixtures.Model(tt.base)
 			tt.change(g)
-			b := g.Build()
-			f, err := gguf.Read(bytes.NewReader(b.Data), int64(b.DataOffset)+int64(b.DataBytes))
-			if err != nil {
-				t.Fatal(err)
-			}
-			src := model.Source{Meta: header{f}}
-			for _, x := range f.Tensors {
-				src.Tensors = append(src.Tensors, model.Tensor{Name: x.Name, Type: x.Type, Shape: x.Shape, Bytes: x.Bytes})
-			}
-			m, err := Load(src)
-			if err != nil {
-				t.Fatal(err)
-			}
+			m := loadFixture(t, g)
 			c := &Context{
 				NCtx: 4096, NCtxSeq: 4096, NBatch: 2048, NUBatch: tt.tokens, NSeqMax: 1, FlashAttn: true, OffloadKQV: true,
 				CausalAttn: m.CausalAttn, Embeddings: tt.embd, TypeK: formats.F16, TypeV: formats.F16, Pooling: m.Pooling,
@@ -75,6 +63,24 @@ func TestVariants(t *testing.T) {
 			}
 		})
 	}
+}
+
+func loadFixture(t *testing.T, g *fixtures.GGUF) *model.Model {
+	t.Helper()
+	b := g.Build()
+	f, err := gguf.Read(bytes.NewReader(b.Data), int64(b.DataOffset)+int64(b.DataBytes))
+	if err != nil {
+		t.Fatal(err)
+	}
+	src := model.Source{Meta: header{f}}
+	for _, x := range f.Tensors {
+		src.Tensors = append(src.Tensors, model.Tensor{Name: x.Name, Type: x.Type, Shape: x.Shape, Bytes: x.Bytes})
+	}
+	m, err := Load(src)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return m
 }
 
 // drop removes the tensors whose names contain part.
