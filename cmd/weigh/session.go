@@ -62,7 +62,7 @@ func addRequestFlags(f *pflag.FlagSet, r *request) {
 func parseRequest(cmd *cobra.Command, r *request, args []string) (words []string, err error) {
 	fs := cmd.Flags()
 	own := func(name string) (known, value bool) {
-		if name == "-h" || name == "--help" || name == "--version" {
+		if name == "-h" || name == "--help" {
 			return true, false
 		}
 		long, ok := strings.CutPrefix(name, "--")

@@ -542,46 +542,62 @@ func isNumber(word string) bool {
 	return err == nil
 }
 
-// nearest returns the known flag with the fewest changed letters, "" when none
-// is near.
+// nearest returns the known flag that begins so, or else the one with the fewest
+// changed letters, "" when none is near. Of several, one that changes memory
+// comes first, then the shortest.
 func nearest(name string) string {
-	best, at := "", 3
-	for _, s := range slices.Sorted(func(yield func(string) bool) {
-		for k := range spellings {
-			if !yield(k) {
-				return
-			}
-		}
-	}) {
-		if d := distance(name, s, at); d < at {
-			best, at = s, d
+	type candidate struct {
+		flag    string
+		changed int
+	}
+	most := max(2, len(name)/4)
+	var near []candidate
+	for flag := range spellings {
+		if len(strings.TrimLeft(name, "-")) > 2 && strings.HasPrefix(flag, name) {
+			near = append(near, candidate{flag, 0})
+		} else if n := distance(name, flag, most+1); n <= most && n < len(strings.TrimLeft(name, "-")) {
+			near = append(near, candidate{flag, n})
 		}
 	}
-	return best
+	if len(near) == 0 {
+		return ""
+	}
+	return slices.MinFunc(near, func(a, b candidate) int {
+		ignored := func(c candidate) int {
+			if spellings[c.flag].f == nil {
+				return 1
+			}
+			return 0
+		}
+		return cmp.Or(a.changed-b.changed, ignored(a)-ignored(b), len(a.flag)-len(b.flag), strings.Compare(a.flag, b.flag))
+	}).flag
 }
 
-// distance is the edit distance of two words, at most limit.
+// distance is how many letters are changed, added, left out or exchanged with
+// the next between two words, at most limit.
 func distance(a, b string, limit int) int {
 	if len(a)-len(b) >= limit || len(b)-len(a) >= limit {
 		return limit
 	}
-	row := make([]int, len(b)+1)
+	before, last, row := make([]int, len(b)+1), make([]int, len(b)+1), make([]int, len(b)+1)
 	for j := range row {
 		row[j] = j
 	}
 	for i := range a {
-		prev := row[0]
+		before, last, row = last, row, before
 		row[0] = i + 1
 		for j := range b {
-			cost := prev
-			if a[i] != b[j] {
-				cost++
+			cost := 1
+			if a[i] == b[j] {
+				cost = 0
 			}
-			prev = row[j+1]
-			row[j+1] = min(cost, row[j]+1, row[j+1]+1)
+			row[j+1] = min(last[j]+cost, row[j]+1, last[j+1]+1)
+			if i > 0 && j > 0 && a[i] == b[j-1] && a[i-1] == b[j] {
+				row[j+1] = min(row[j+1], before[j-1]+1)
+			}
 		}
 	}
-	return row[len(b)]
+	return min(row[len(b)], limit)
 }
 
 // Help returns the flags with what they do, one a line.
