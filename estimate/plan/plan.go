@@ -381,8 +381,7 @@ func (s *search) table(o estimate.Options) (*table, error) {
 // besides returns what each device holds besides weights and caches under a
 // layout.
 func (s *search) besides(o *estimate.Options, l *layout) ([]int64, error) {
-	ro := l.options(s.m, *o, s.names)
-	b, _, _, err := s.run(&ro)
+	b, err := estimate.Run(s.m, l.options(s.m, *o, s.names))
 	if err != nil {
 		return nil, err
 	}
@@ -392,6 +391,7 @@ func (s *search) besides(o *estimate.Options, l *layout) ([]int64, error) {
 	for i := range b.Devices {
 		s.names[b.Devices[i].Device] = b.Devices[i].Name
 	}
+	s.judge(b) // says why, should no layout be found
 	return s.held(b), nil
 }
 
