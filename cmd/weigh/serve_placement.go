@@ -97,7 +97,9 @@ func newPlacementDocument(s *session) (*placementDocument, error) {
 		}
 		l := &d.Layers[u.Layer+1]
 		l.Home = u.Home
-		l.add(partOf(u), u)
+		if u.Operators == 0 {
+			l.add(partOf(u), u)
+		}
 	}
 	return d, nil
 }
