@@ -1,7 +1,10 @@
 package main
 
 import (
+	"io/fs"
+	"os"
 	"os/exec"
+	"regexp"
 	"strings"
 	"testing"
 )
@@ -48,5 +51,26 @@ func TestImportsPointOneWay(t *testing.T) {
 	}
 	if seen < 20 {
 		t.Errorf("go list named %d packages only", seen)
+	}
+}
+
+// TestArchitecturesAreRows keeps what is known of single architectures in their
+// table, and in that of Hugging Face's classes: nothing else asks for a name.
+func TestArchitecturesAreRows(t *testing.T) {
+	named := regexp.MustCompile(`\.Arch(itecture)? *[!=]= *"[a-z]|switch .*\.Arch(itecture)? *{`)
+	root, seen := os.DirFS("../.."), 0
+	err := fs.WalkDir(root, ".", func(path string, _ fs.DirEntry, err error) error {
+		if err != nil || !strings.HasSuffix(path, ".go") || strings.HasSuffix(path, "_test.go") || strings.HasPrefix(path, "inspect/arch/") || strings.HasPrefix(path, "inspect/hf/") {
+			return err
+		}
+		src, err := fs.ReadFile(root, path)
+		seen++
+		if found := named.Find(src); found != nil {
+			t.Errorf("%s: %s", path, found)
+		}
+		return err
+	})
+	if err != nil || seen < 100 {
+		t.Errorf("%d files read: %v", seen, err)
 	}
 }

@@ -23,6 +23,7 @@ import (
 	"weigh/estimate/hw/detect"
 	"weigh/formats"
 	"weigh/inspect"
+	"weigh/inspect/arch"
 	"weigh/inspect/model"
 	"weigh/inspect/projector"
 	"weigh/inspect/store"
@@ -441,7 +442,7 @@ func (s *session) companions(o *estimate.Options) error {
 			return fmt.Errorf("--model-draft: %s: %w", r.Draft.Model, draft.Reason)
 		}
 		if r.Draft.Types == nil {
-			r.Draft.Types = draftTypes(draft.Model)
+			r.Draft.Types = arch.SpecTypes(draft.Model)
 			r.Speculate(o)
 			if r.Draft.Types == nil {
 				s.notes = append(s.notes, "llama-server loads the draft but does not use it unless --spec-type names how, such as draft-simple")
@@ -486,22 +487,6 @@ func (s *session) draftOptions(o *estimate.Options) estimate.Options {
 	}
 	d.NOutputs = &outputs
 	return d
-}
-
-// draftTypes returns the kind of speculative decoding that a draft's file
-// implies where no --spec-type is given.
-//
-// Source: common/speculative.cpp@v0.5.0, common_speculative_types_from_gguf.
-func draftTypes(m *model.Model) []string {
-	switch {
-	case m.Arch == "dflash" && m.Index.Global("markov_w1.weight") >= 0:
-		return []string{"draft-dspark"}
-	case m.Arch == "dflash":
-		return []string{"draft-dflash"}
-	case m.Index.Layer(m.NLayerAll-1, "nextn.eh_proj.weight") >= 0:
-		return []string{"draft-mtp"}
-	}
-	return nil
 }
 
 // projectorDevice settles where the projector is: on the device of -mmdev, the

@@ -20,6 +20,22 @@ var _ = register(
 	},
 )
 
+// SpecTypes returns the kind of speculative decoding (--spec-type) that a draft's
+// file stands for.
+//
+// Source: common/speculative.cpp@v0.5.0, common_speculative_types_from_gguf.
+func SpecTypes(m *model.Model) []string {
+	switch {
+	case m.Arch == "dflash" && m.Index.Global("markov_w1.weight") >= 0:
+		return []string{"draft-dspark"}
+	case m.Arch == "dflash":
+		return []string{"draft-dflash"}
+	case m.Index.Layer(m.NLayerAll-1, "nextn.eh_proj.weight") >= 0:
+		return []string{"draft-mtp"}
+	}
+	return nil
+}
+
 // target returns a tensor of the model drafted for as its layer il sees it, nil
 // when there is none.
 func (b *Builder) target(name string, il int) *graph.Tensor {
