@@ -1,6 +1,7 @@
 package estimate
 
 import (
+	"reflect"
 	"strings"
 	"testing"
 
@@ -84,4 +85,17 @@ func host(b *Breakdown) (sum [3]uint64) {
 		sum[0], sum[1], sum[2] = sum[0]+m.Model, sum[1]+m.Context, sum[2]+m.Compute
 	}
 	return sum
+}
+
+// A file that is another architecture's in all but the name is read by its keys.
+func TestUnknownArchitectureWithAnothersKeys(t *testing.T) {
+	const name = "Granite-4.0-H-Small-Q4_K_M"
+	m := read(t, fixtures.Model(name).Set("general.architecture", "novel"))
+	own := read(t, novel(name))
+	if !reflect.DeepEqual(m.HParams, own.HParams) {
+		t.Errorf("the hyper-parameters are %+v, want %+v", m.HParams, own.HParams)
+	}
+	if all := strings.Join(m.Notes, "\n"); !strings.Contains(all, "the keys of granitehybrid") {
+		t.Errorf("notes are %q, want one that the keys are of granitehybrid", all)
+	}
 }

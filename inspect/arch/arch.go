@@ -154,6 +154,10 @@ func Load(src model.Source) (*model.Model, error) {
 	row := Row(m.Arch)
 	if row == unknown {
 		m.Notes = append(m.Notes, fmt.Sprintf("llama.cpp v0.5.0 has no architecture %.40q and does not load it: weights and caches are what its header shows at most", m.Arch))
+		if name := k.borrowed(); name != "" {
+			k.arch = name
+			m.Notes = append(m.Notes, fmt.Sprintf("it has the keys of %s, which are read", name))
+		}
 	}
 	h := &m.HParams
 	common(k, h, row)

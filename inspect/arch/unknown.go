@@ -38,6 +38,23 @@ func loadUnknown(k *Keys, h *model.HParams) {
 	h.IndexerHeadSize = k.Count("attention.indexer.key_length", 0)
 }
 
+// borrowed returns the architecture by whose name the file's keys go where they
+// do not go by its own, "" for none.
+func (k *Keys) borrowed() string {
+	const key = "block_count"
+	if k.Has(key) {
+		return ""
+	}
+	names := Names()
+	slices.Sort(names)
+	for _, name := range names {
+		if _, ok := k.meta.Lookup(name + "." + key); ok {
+			return name
+		}
+	}
+	return ""
+}
+
 // unknownMemory keeps keys and values, at full size, and an indexer's keys for
 // all layers with KV heads, and a state for the layers with a recurrent
 // block's tensors.
