@@ -274,6 +274,8 @@ func openHF(path string) (*Inspection, error) {
 		}
 	case h.Adapter != nil:
 		m.Reason = errors.New("an adapter, no model of its own")
+	case h.Diffusion:
+		m.Reason = errors.New("a diffusion model, no language model")
 	case h.Class != "" || h.Type != "":
 		m.Reason = fmt.Errorf("llama.cpp has no architecture for %s", cmpOr(h.Class, h.Type))
 	default:

@@ -168,7 +168,9 @@ func printModel(w io.Writer, style render.Style, ins *inspect.Inspection) {
 	fmt.Fprintf(w, "%s  %s\n", style.Bold(render.Text(name)), render.Text(sum.Quantization.Label))
 	var facts []string
 	add := func(format string, args ...any) { facts = append(facts, fmt.Sprintf(format, args...)) }
-	add("%s", render.Text(sum.Architecture))
+	if sum.Architecture != "" {
+		add("%s", render.Text(sum.Architecture))
+	}
 	if sum.Parameters != nil {
 		add("%s parameters", humanCount(*sum.Parameters))
 	}

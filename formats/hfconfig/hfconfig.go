@@ -239,9 +239,10 @@ type Quantization struct {
 // and AWQ's own, older place), hf_quant_config.json (ModelOpt). It returns nil
 // when none says anything.
 func ReadQuantization(config, quantize, modelopt Object) *Quantization {
-	raw := config.Object("quantization_config")
+	// compressed-tensors' first name for it was compression_config.
+	raw := config.Object("quantization_config", "compression_config")
 	if raw == nil {
-		raw = config.Text().Object("quantization_config")
+		raw = config.Text().Object("quantization_config", "compression_config")
 	}
 	// MLX writes "quantization" and a copy of it without a method.
 	if mlx := config.Object("quantization"); mlx != nil && raw.String("quant_method") == "" {

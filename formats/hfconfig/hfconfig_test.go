@@ -92,14 +92,15 @@ func TestReadQuantization(t *testing.T) {
 		config, quantize, modelopt string
 		want                       Quantization
 	}{
-		"GPTQ":                         {`{"quantization_config":{"quant_method":"gptq","bits":4,"group_size":128}}`, "", "", Quantization{Method: "gptq", Bits: 4, Group: 128}},
-		"GPTQ's own file":              {`{}`, `{"bits":4,"group_size":-1,"desc_act":true}`, "", Quantization{Method: "gptq", Bits: 4, Group: -1}},
-		"AWQ's own file":               {`{}`, `{"w_bit":4,"q_group_size":128,"zero_point":true}`, "", Quantization{Method: "awq", Bits: 4, Group: 128}},
-		"bitsandbytes in 4 bits":       {`{"quantization_config":{"quant_method":"bitsandbytes","load_in_4bit":true,"bnb_4bit_quant_type":"nf4","llm_int8_skip_modules":["lm_head"]}}`, "", "", Quantization{Method: "bitsandbytes", Format: "nf4", Bits: 4, Skipped: []string{"lm_head"}}},
-		"MLX with a copy":              {`{"quantization":{"group_size":64,"bits":4},"quantization_config":{"group_size":64,"bits":4}}`, "", "", Quantization{Method: "mlx", Bits: 4, Group: 64}},
-		"compressed-tensors":           {`{"text_config":{"quantization_config":{"quant_method":"compressed-tensors","format":"pack-quantized","ignore":["a"],"config_groups":{"group_0":{"weights":{"num_bits":4,"group_size":32}}}}}}`, "", "", Quantization{Method: "compressed-tensors", Format: "pack-quantized", Bits: 4, Group: 32, Groups: 1, Skipped: []string{"a"}}},
-		"ModelOpt in its own file":     {`{}`, "", `{"quantization":{"quant_algo":"NVFP4","group_size":16,"exclude_modules":["lm_head"]}}`, Quantization{Method: "modelopt", Format: "NVFP4", Group: 16, Skipped: []string{"lm_head"}}},
-		"EXL2 with a fraction of bits": {`{"quantization_config":{"quant_method":"exl2","bits":4.65}}`, "", "", Quantization{Method: "exl2"}},
+		"GPTQ":                          {`{"quantization_config":{"quant_method":"gptq","bits":4,"group_size":128}}`, "", "", Quantization{Method: "gptq", Bits: 4, Group: 128}},
+		"GPTQ's own file":               {`{}`, `{"bits":4,"group_size":-1,"desc_act":true}`, "", Quantization{Method: "gptq", Bits: 4, Group: -1}},
+		"AWQ's own file":                {`{}`, `{"w_bit":4,"q_group_size":128,"zero_point":true}`, "", Quantization{Method: "awq", Bits: 4, Group: 128}},
+		"bitsandbytes in 4 bits":        {`{"quantization_config":{"quant_method":"bitsandbytes","load_in_4bit":true,"bnb_4bit_quant_type":"nf4","llm_int8_skip_modules":["lm_head"]}}`, "", "", Quantization{Method: "bitsandbytes", Format: "nf4", Bits: 4, Skipped: []string{"lm_head"}}},
+		"MLX with a copy":               {`{"quantization":{"group_size":64,"bits":4},"quantization_config":{"group_size":64,"bits":4}}`, "", "", Quantization{Method: "mlx", Bits: 4, Group: 64}},
+		"compressed-tensors":            {`{"text_config":{"quantization_config":{"quant_method":"compressed-tensors","format":"pack-quantized","ignore":["a"],"config_groups":{"group_0":{"weights":{"num_bits":4,"group_size":32}}}}}}`, "", "", Quantization{Method: "compressed-tensors", Format: "pack-quantized", Bits: 4, Group: 32, Groups: 1, Skipped: []string{"a"}}},
+		"compressed-tensors' older key": {`{"compression_config":{"quant_method":"compressed-tensors","format":"float-quantized","config_groups":{"group_0":{"weights":{"num_bits":8}}}}}`, "", "", Quantization{Method: "compressed-tensors", Format: "float-quantized", Bits: 8, Groups: 1}},
+		"ModelOpt in its own file":      {`{}`, "", `{"quantization":{"quant_algo":"NVFP4","group_size":16,"exclude_modules":["lm_head"]}}`, Quantization{Method: "modelopt", Format: "NVFP4", Group: 16, Skipped: []string{"lm_head"}}},
+		"EXL2 with a fraction of bits":  {`{"quantization_config":{"quant_method":"exl2","bits":4.65}}`, "", "", Quantization{Method: "exl2"}},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {

@@ -39,6 +39,23 @@ var loraDown = map[string]int{
 	".lora_A.weight": 0, ".lora_A.default.weight": 0, ".lora_embedding_A": 0, ".lora_down.weight": 0, ".lora.down.weight": 0, ".lora_a": 0, "_lora.down.weight": 0,
 }
 
+// moduleOf returns the last part of a module's path: what stands behind the last
+// dot, or, in kohya's names, which have underscores for dots, behind the last
+// number that something follows.
+func moduleOf(path string) string {
+	path = path[strings.LastIndexByte(path, '.')+1:]
+	if !strings.HasPrefix(path, "lora_") {
+		return path
+	}
+	parts := strings.Split(path, "_")
+	for i := len(parts) - 2; i > 0; i-- {
+		if _, err := strconv.Atoi(parts[i]); err == nil {
+			return strings.Join(parts[i+1:], "_")
+		}
+	}
+	return path
+}
+
 // adapterOf returns the adapter that the weights are, nil when they are a model.
 func adapterOf(f *folder, m *Model) *Adapter {
 	weights := m.Weights
@@ -56,7 +73,7 @@ func adapterOf(f *folder, m *Model) *Adapter {
 		for end, dim := range loraDown {
 			if base, ok := strings.CutSuffix(w.Name, end); ok && len(w.Shape) >= 2 {
 				a.Ranks[int(min(w.Shape[dim], 1<<30))]++
-				a.Modules[base[strings.LastIndexAny(base, ".")+1:]]++
+				a.Modules[moduleOf(base)]++
 			}
 		}
 	}

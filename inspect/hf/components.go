@@ -30,8 +30,8 @@ var checkpointParts = []struct{ prefix, name string }{
 
 // checkpointComponents returns the models in a single-file checkpoint, and for a
 // language model with other towers what belongs to each; nil when all is one.
-func checkpointComponents(weights []Weight) []Component {
-	var parts []Component
+// diffusion says that it is the former.
+func checkpointComponents(weights []Weight) (parts []Component, diffusion bool) {
 	add := func(name string, w *Weight) {
 		i := slices.IndexFunc(parts, func(c Component) bool { return c.Name == name })
 		if i < 0 {
@@ -42,14 +42,21 @@ func checkpointComponents(weights []Weight) []Component {
 		parts[i].Params += w.Params
 		parts[i].Bytes += w.Bytes
 	}
-	diffusion := slices.ContainsFunc(weights, func(w Weight) bool {
+	diffusion = slices.ContainsFunc(weights, func(w Weight) bool {
 		return slices.ContainsFunc(checkpointParts, func(p struct{ prefix, name string }) bool { return strings.HasPrefix(w.Name, p.prefix) })
 	})
+	// Without a prefix for it, the diffusion model has all that is not another's.
+	rest := "other"
+	if slices.ContainsFunc(weights, func(w Weight) bool {
+		return slices.ContainsFunc([]string{"joint_blocks.", "double_blocks.", "single_blocks."}, func(p string) bool { return strings.HasPrefix(w.Name, p) })
+	}) {
+		rest = "diffusion model"
+	}
 	for i := range weights {
 		w := &weights[i]
 		name := "language model"
 		if diffusion {
-			name = "other"
+			name = rest
 			for _, p := range checkpointParts {
 				if strings.HasPrefix(w.Name, p.prefix) {
 					name = p.name
@@ -62,9 +69,9 @@ func checkpointComponents(weights []Weight) []Component {
 		add(name, w)
 	}
 	if len(parts) == 1 && !diffusion {
-		return nil
+		return nil, false
 	}
-	return parts
+	return parts, diffusion
 }
 
 // openPipeline reads a diffusers folder: model_index.json and a subfolder for

@@ -53,6 +53,7 @@ type Model struct {
 	Tied       bool   // the head is the embedding: no tensor of its own is stored, or the flag makes the stored one superfluous
 	Adapter    *Adapter
 	Components []Component // parts of a pipeline or of a checkpoint with several models
+	Diffusion  bool        // a checkpoint of a diffusion model in one file
 
 	// Source is the GGUF that the folder would become; nil when llama.cpp has
 	// no architecture for it. Its tensors are empty without weights.
@@ -446,7 +447,7 @@ func (f *folder) model(path string) (*Model, error) {
 		}
 		return m, nil
 	}
-	m.Components = checkpointComponents(m.Weights)
+	m.Components, m.Diffusion = checkpointComponents(m.Weights)
 	if list := f.config.Architectures(); len(list) > 0 {
 		m.Class = list[0]
 	}

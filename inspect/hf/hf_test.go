@@ -448,6 +448,15 @@ func TestCheckpointByComponent(t *testing.T) {
 	}
 }
 
+func TestCheckpointWithoutPrefixes(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "flux.safetensors")
+	write(t, file, tensorOf("double_blocks.0.img_attn.qkv.weight", 4), tensorOf("img_in.weight", 2))
+	m, err := Open(file)
+	if err != nil || !m.Diffusion || len(m.Components) != 1 || m.Components[0].Name != "diffusion model" || m.Components[0].Params != 6 {
+		t.Errorf("Open() = %+v, %v, want a diffusion model of 6 parameters", m, err)
+	}
+}
+
 func TestShapesAloneMakeAModel(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "some.safetensors")
 	tensors := []fixtures.SafeTensor{tensorOf("model.embed_tokens.weight", 1000, 256), tensorOf("model.norm.weight", 256)}

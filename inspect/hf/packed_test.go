@@ -299,7 +299,7 @@ func TestAdapters(t *testing.T) {
 			}, 4, "DORA", 4*96 + 32 + 6400, 6400, []string{"q_proj"},
 		},
 		"kohya": {
-			"", []fixtures.SafeTensor{tensorOf("lora_unet_down_blocks_0_to_q.lora_down.weight", 16, 64, 1, 1), tensorOf("lora_unet_down_blocks_0_to_q.lora_up.weight", 64, 16, 1, 1), tensorOf("lora_unet_down_blocks_0_to_q.alpha")}, 16, "LORA", 2*16*64 + 1, 0, []string{"lora_unet_down_blocks_0_to_q"},
+			"", []fixtures.SafeTensor{tensorOf("lora_unet_down_blocks_0_to_q.lora_down.weight", 16, 64, 1, 1), tensorOf("lora_unet_down_blocks_0_to_q.lora_up.weight", 64, 16, 1, 1), tensorOf("lora_unet_down_blocks_0_to_q.alpha")}, 16, "LORA", 2*16*64 + 1, 0, []string{"to_q"},
 		},
 	}
 	for name, tt := range tests {
