@@ -105,6 +105,9 @@ func TestAConfigurationAloneIsWeighed(t *testing.T) {
 			}
 		})
 	}
+	if _, trouble, code := weigh(t, "estimate", "../../fixtures/hf/qwen3.5-27b", "--mtp", "--gpu", "80GiB"); code != exitError || !strings.Contains(trouble, "multi-token prediction") {
+		t.Errorf("exit code %d, trouble %q", code, trouble)
+	}
 	dir := folder(t, map[string]string{"config.json": `{"architectures":["LlamaForCausalLM"],"model_type":"llama","hidden_size":64,"num_hidden_layers":2,"num_attention_heads":4,"intermediate_size":128,"vocab_size":100,"max_position_embeddings":128}`}, nil)
 	out, trouble, code := weigh(t, dir)
 	if code != 0 || !strings.Contains(out, "no weights here") || !strings.Contains(out, "It would fit. Once its weights are here, run:") {

@@ -196,6 +196,10 @@ func newSession(ctx context.Context, name string, r *request) (*session, error) 
 		s.Close()
 		return nil, err
 	}
+	if d := s.asked.Draft; ins.Defined() && (s.asked.MTP || d != nil && d.Shares) {
+		s.Close()
+		return nil, fmt.Errorf("%s: no weights are here, and those of multi-token prediction are not among the ones that the class is known to define", name)
+	}
 	return s, nil
 }
 
