@@ -41,6 +41,10 @@ func moreDefinitions(put func(f func(d *definition), classes ...string)) {
 	put(nemotron4Definition, "NemotronForCausalLM")
 	put(exaone3Definition, "ExaoneForCausalLM")
 	put(latent3Definition, "MiniCPM3ForCausalLM")
+	put(olmoDefinition, "OlmoForCausalLM")
+	put(baichuanDefinition, "BaichuanForCausalLM", "BaiChuanForCausalLM")
+	put(miniMax01Definition, "MiniMaxText01ForCausalLM", "MiniMaxM1ForCausalLM")
+	put(nomicDefinition, "NomicBertModel")
 	put(func(d *definition) {
 		d.h = d.h.Merge(hfconfig.Object{"tie_word_embeddings": true}) // its files have no head
 		decoder{}.define(d)
@@ -585,4 +589,66 @@ func latent3Definition(d *definition) {
 	v := d.intOr(div(d.width, d.heads), "v_head_dim")
 	d.h = d.h.Merge(hfconfig.Object{"tie_word_embeddings": true, "v_head_dim": v, "first_k_dense_replace": int64(d.layers)})
 	latentDefinition(d)
+}
+
+// olmoDefinition has norms without weights.
+func olmoDefinition(d *definition) {
+	bias := d.h.Bool("attention_bias")
+	d.add("model.embed_tokens.weight", d.vocab, d.width)
+	d.untied("lm_head", false)
+	d.eachLayer("model.layers.", func(_ int, p string) {
+		d.attention(p+"self_attn.", bias, bias, noNorm, "", "")
+		d.gated(p+"mlp.", d.ff, false)
+	})
+}
+
+func baichuanDefinition(d *definition) {
+	d.ends("model.embed_tokens", "model.norm", "lm_head")
+	d.eachLayer("model.layers.", func(_ int, p string) {
+		d.norms(p, "input_layernorm", "post_attention_layernorm")
+		d.add(p+"self_attn.W_pack.weight", 3*d.width, d.width)
+		d.add(p+"self_attn.o_proj.weight", d.width, d.width)
+		d.gated(p+"mlp.", d.ff, false)
+	})
+}
+
+func miniMax01Definition(d *definition) {
+	kinds, inner := d.h.List("attn_type_list"), d.heads*d.head
+	d.ends("model.embed_tokens", "model.norm", "lm_head")
+	d.eachLayer("model.layers.", func(i int, p string) {
+		a := p + "self_attn."
+		d.norms(p, "input_layernorm", "post_attention_layernorm")
+		if i < len(kinds) && kinds[i] == any(int64(1)) {
+			d.attention(a, false, false, noNorm, "", "")
+		} else {
+			d.add(a+"qkv_proj.weight", 3*inner, d.width)
+			d.add(a+"output_gate.weight", inner, d.width)
+			d.add(a+"out_proj.weight", d.width, inner)
+			d.add(a+"norm.weight", inner)
+		}
+		mixtralExperts(d, i, p)
+	})
+}
+
+func nomicDefinition(d *definition) {
+	if d.int("num_experts") > 0 {
+		return
+	}
+	ff, bias := d.orDefault(4*d.width, "n_inner"), d.h.Bool("qkv_proj_bias")
+	gated := d.h.String("activation_function") == "swiglu"
+	d.add("embeddings.word_embeddings.weight", d.vocab, d.width)
+	d.add("embeddings.token_type_embeddings.weight", d.intOr(2, "type_vocab_size"), d.width)
+	d.layerNorm("emb_ln")
+	d.eachLayer("encoder.layers.", func(_ int, p string) {
+		d.layerNorm(p+"norm1", p+"norm2")
+		d.linear(p+"attn.Wqkv", 3*d.width, d.width, bias)
+		d.linear(p+"attn.out_proj", d.width, d.width, bias)
+		if gated {
+			d.linear(p+"mlp.fc11", ff, d.width, d.h.Bool("mlp_fc1_bias"))
+			d.linear(p+"mlp.fc12", ff, d.width, d.h.Bool("mlp_fc1_bias"))
+		} else {
+			d.linear(p+"mlp.fc1", ff, d.width, d.h.Bool("mlp_fc1_bias"))
+		}
+		d.linear(p+"mlp.fc2", d.width, ff, d.h.Bool("mlp_fc2_bias"))
+	})
 }
