@@ -43,6 +43,7 @@ func run(args []string, stdout, stderr io.Writer) int {
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
+	context.AfterFunc(ctx, stop) // a second signal ends the program where the first is not heard
 	root := newRootCmd()
 	root.SetArgs(args)
 	root.SetOut(stdout)

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"io"
 	"math"
-	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -102,7 +101,7 @@ func (o *planFlags) want(s *session) (w plan.Want, err error) {
 		}
 	}
 	if o.calibrate != "" {
-		f, err := os.Open(o.calibrate)
+		f, err := openText(o.calibrate)
 		if err != nil {
 			return w, fmt.Errorf("--calibrate: %w", err)
 		}

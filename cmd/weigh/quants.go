@@ -7,7 +7,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -310,27 +309,20 @@ func (o *quantsFlags) fileTypes() ([]quant.FileType, error) {
 //
 // Source: common/imatrix-loader.cpp@v0.5.0, common_imatrix_load.
 func readImatrix(path string) (*quant.Imatrix, error) {
-	f, err := os.Open(path)
+	f, size, err := formats.Open(path)
 	if err != nil {
 		return nil, err
 	}
 	defer f.Close()
-	info, err := f.Stat()
-	if err != nil {
-		return nil, err
-	}
-	if !info.Mode().IsRegular() {
-		return nil, fmt.Errorf("%s: %w", path, inspect.ErrNotAFile)
-	}
 	m := &quant.Imatrix{File: path}
 	var magic [4]byte
 	if _, err := f.ReadAt(magic[:], 0); err != nil || string(magic[:]) != "GGUF" {
-		if err := readOldImatrix(m, io.NewSectionReader(f, 0, info.Size())); err != nil {
+		if err := readOldImatrix(m, io.NewSectionReader(f, 0, size)); err != nil {
 			return nil, fmt.Errorf("%s: not an importance matrix: %w", path, err)
 		}
 		return m, nil
 	}
-	g, err := gguf.Read(f, info.Size())
+	g, err := gguf.Read(f, size)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}

@@ -17,6 +17,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -357,14 +358,7 @@ const (
 func readLog(path string) (*actual, error) {
 	var r io.Reader = os.Stdin
 	if path != "-" {
-		info, err := os.Stat(path)
-		if err != nil {
-			return nil, err
-		}
-		if info.IsDir() {
-			return nil, fmt.Errorf("%s: a folder, want a log", path)
-		}
-		f, err := os.Open(path)
+		f, err := openText(path)
 		if err != nil {
 			return nil, err
 		}
@@ -377,6 +371,19 @@ func readLog(path string) (*actual, error) {
 	}
 	a.source = path
 	return a, nil
+}
+
+// openText opens a file of text. It may be a pipe, such as a shell puts in place
+// of <(command), but one that nobody writes to is not waited for.
+func openText(path string) (*os.File, error) {
+	info, err := os.Stat(path)
+	switch {
+	case err != nil:
+		return nil, err
+	case info.IsDir():
+		return nil, fmt.Errorf("%s: a folder, want a text", path)
+	}
+	return os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
 }
 
 var (

@@ -105,6 +105,9 @@ var stricter = map[string]struct {
 	"elements that wrap to zero": {"bad-shape", "2^32 by 2^32 elements are none in 64 bits, which passes for an empty tensor there", func() repeat {
 		return repeat{head: (&fixtures.GGUF{NoData: true}).Add("t", formats.F32, 1<<32, 1<<32).Bytes()}
 	}},
+	"bytes that wrap to zero": {"truncated-data", "a row's bytes times 32 are none in 64 bits, which passes for no data there", func() repeat {
+		return repeat{head: (&fixtures.GGUF{NoData: true}).Add("t", formats.Q4_1, 1<<62).Bytes()}
+	}},
 	"over 65536 keys": {"over-limit", "memory is bounded whatever the file holds; models have under a hundred", func() repeat {
 		b := (&fixtures.GGUF{}).Build().Put64("metadata count", 1<<16+1)
 		return repeat{b.Data, make([]byte, 20), 1 << 16}
