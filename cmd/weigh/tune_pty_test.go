@@ -33,14 +33,14 @@ func TestProgram(t *testing.T) {
 // A terminal is a real one with the program in it: what the program writes
 // is shown on a screen, which answers what it is asked.
 type terminal struct {
-	t      *testing.T
-	pty    *os.File
-	tty    *os.File
-	cmd    *exec.Cmd
-	screen *vt.SafeEmulator
+	t   *testing.T
+	pty *os.File
+	tty *os.File
+	cmd *exec.Cmd
 
-	mu   sync.Mutex
-	seen bytes.Buffer
+	mu     sync.Mutex
+	seen   bytes.Buffer
+	screen *vt.Emulator // its answers apart
 }
 
 // inTerminal runs the program in a terminal of 100 columns and 34 rows.
@@ -55,7 +55,7 @@ func inTerminalOf(t *testing.T, cols, rows int, args ...string) *terminal {
 	if err != nil {
 		t.Skipf("no pseudo-terminal here: %v", err)
 	}
-	c := &terminal{t: t, pty: p, tty: tty, cmd: exec.Command(os.Args[0], "-test.run=^TestProgram$"), screen: vt.NewSafeEmulator(cols, rows)}
+	c := &terminal{t: t, pty: p, tty: tty, cmd: exec.Command(os.Args[0], "-test.run=^TestProgram$"), screen: vt.NewEmulator(cols, rows)}
 	c.resize(cols, rows)
 	c.cmd.Env = append(os.Environ(), runAsProgram+"="+strings.Join(args, "\n"), "TERM=xterm-256color", "NO_COLOR=1")
 	c.cmd.Stdin, c.cmd.Stdout, c.cmd.Stderr = tty, tty, tty
@@ -63,27 +63,30 @@ func inTerminalOf(t *testing.T, cols, rows int, args ...string) *terminal {
 	if err := c.cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	go func() { _, _ = io.Copy(p, c.screen) }() // its answers
+	answers, end := c.screen, c.screen.InputPipe().(io.Closer)
+	go func() { _, _ = io.Copy(p, answers) }()
 	go func() {
 		b := make([]byte, 4096)
 		for {
 			n, err := p.Read(b)
 			c.mu.Lock()
 			c.seen.Write(b[:n])
-			c.mu.Unlock()
 			_, _ = c.screen.Write(b[:n])
+			c.mu.Unlock()
 			if err != nil {
 				return
 			}
 		}
 	}()
-	t.Cleanup(func() { c.cmd.Process.Kill(); tty.Close(); p.Close(); c.screen.Close() })
+	t.Cleanup(func() { c.cmd.Process.Kill(); tty.Close(); p.Close(); end.Close() })
 	return c
 }
 
 func (c *terminal) resize(cols, rows int) {
 	c.t.Helper()
+	c.mu.Lock()
 	c.screen.Resize(cols, rows)
+	c.mu.Unlock()
 	if err := pty.Setsize(c.pty, &pty.Winsize{Rows: uint16(rows), Cols: uint16(cols)}); err != nil {
 		c.t.Fatal(err)
 	}
@@ -103,10 +106,24 @@ func (c *terminal) until(show func() string, want func(string) bool) string {
 	return ""
 }
 
+// shown returns what the screen shows.
+func (c *terminal) shown() string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.screen.String()
+}
+
+// otherScreen reports whether the program shows the terminal's other screen.
+func (c *terminal) otherScreen() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.screen.IsAltScreen()
+}
+
 // see waits until the screen shows text, and returns the screen.
 func (c *terminal) see(text string) string {
 	c.t.Helper()
-	return c.until(c.screen.String, func(s string) bool { return strings.Contains(s, text) })
+	return c.until(c.shown, func(s string) bool { return strings.Contains(s, text) })
 }
 
 // all waits until the program has ended, and returns all it ever wrote.
@@ -150,7 +167,7 @@ func TestTuneInATerminal(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if first := c.see("enter: print the line"); !c.screen.IsAltScreen() || !strings.Contains(first, "-c 8192 -ngl 33") {
+			if first := c.see("enter: print the line"); !c.otherScreen() || !strings.Contains(first, "-c 8192 -ngl 33") {
 				t.Errorf("the first screen is %q", first)
 			}
 			c.keys("\x1b[C")
@@ -160,7 +177,7 @@ func TestTuneInATerminal(t *testing.T) {
 			c.keys("\x1b[D")
 			c.see("-c 10240 -ngl 32")
 			c.resize(50, 13)
-			c.until(c.screen.String, func(s string) bool { // what it means stays in sight
+			c.until(c.shown, func(s string) bool { // what it means stays in sight
 				return !slices.ContainsFunc([]string{"Llama", "> layers on GPUs", "CUDA0", "fits", "-ngl 32", "↑↓ choose"}, func(text string) bool { return !strings.Contains(s, text) })
 			})
 			c.keys(leave.keys)
@@ -171,7 +188,7 @@ func TestTuneInATerminal(t *testing.T) {
 				t.Errorf("leaving: %v", err)
 			}
 			last := c.all()
-			if c.screen.IsAltScreen() || strings.LastIndex(last, "\x1b[?25h") < strings.LastIndex(last, "\x1b[?25l") {
+			if c.otherScreen() || strings.LastIndex(last, "\x1b[?25h") < strings.LastIndex(last, "\x1b[?25l") {
 				t.Errorf("the other screen stays, or the cursor hidden: %q", last)
 			}
 			if _, after, _ := strings.Cut(last, "\x1b[?1049l"); !strings.Contains(after, leave.says) {

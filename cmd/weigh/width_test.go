@@ -34,6 +34,9 @@ func shown(t *testing.T, cols int, args ...string) string {
 // TestFitsTheTerminal holds that what people read is as wide as their terminal,
 // and whole with --wide.
 func TestFitsTheTerminal(t *testing.T) {
+	if testing.Short() {
+		t.Skip("nothing here happens at once")
+	}
 	onMachine(t, "rx7900xtx")
 	dir := t.TempDir()
 	t.Chdir(dir)
