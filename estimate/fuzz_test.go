@@ -8,8 +8,7 @@ import (
 
 	"weigh/fixtures"
 	"weigh/formats/gguf"
-	"weigh/inspect/arch"
-	"weigh/inspect/model"
+	"weigh/inspect"
 )
 
 // FuzzRun estimates models of which one number of the metadata, or one
@@ -29,15 +28,11 @@ func FuzzRun(f *testing.F) {
 		change(&g, at, value, key)
 		g.NoData = true
 		b := g.Build()
-		file, err := gguf.Read(bytes.NewReader(b.Data), int64(b.DataOffset)+int64(b.DataBytes))
+		file, err := gguf.Read(bytes.NewReader(b.Data), b.Size())
 		if err != nil {
 			return
 		}
-		src := model.Source{Meta: meta{file}}
-		for _, x := range file.Tensors {
-			src.Tensors = append(src.Tensors, model.Tensor{Name: x.Name, Type: x.Type, Shape: x.Shape, Bytes: x.Bytes})
-		}
-		m, err := arch.Load(src)
+		m, err := inspect.Load(&gguf.Set{Files: []*gguf.File{file}})
 		if err != nil {
 			return
 		}

@@ -15,7 +15,7 @@ import (
 func openProjector(t *testing.T, name string) *projector.Projector {
 	t.Helper()
 	b := fixtures.Projector(name).Build()
-	f, err := gguf.Read(bytes.NewReader(b.Data), int64(b.DataOffset)+int64(b.DataBytes))
+	f, err := gguf.Read(bytes.NewReader(b.Data), b.Size())
 	if err != nil {
 		t.Fatal(err)
 	}

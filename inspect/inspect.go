@@ -164,19 +164,25 @@ func openGGUF(path string) (*Inspection, error) {
 	for i, f := range set.Files {
 		m.Files = append(m.Files, File{set.Names[i], f.Size})
 	}
-	m.Model, m.Reason = arch.Load(model.Source{Meta: ggufMeta{set}, Tensors: m.tensors()})
+	m.Model, m.Reason = Load(set)
 	if m.Model != nil && m.Model.Name == "" {
 		m.Model.Name = strings.TrimSuffix(filepath.Base(path), filepath.Ext(path))
 	}
 	return m, nil
 }
 
-// tensors returns the GGUF's tensors as estimates take them.
-func (m *Inspection) tensors() (all []model.Tensor) {
-	for i, t := range m.GGUF.Tensors() {
+// Load returns the model of a GGUF that is read already, from a file or not. Its
+// name is empty where the GGUF gives none.
+func Load(set *gguf.Set) (*model.Model, error) {
+	return arch.Load(model.Source{Meta: ggufMeta{set}, Tensors: tensorsOf(set)})
+}
+
+// tensorsOf returns a GGUF's tensors as estimates take them.
+func tensorsOf(set *gguf.Set) (all []model.Tensor) {
+	for i, t := range set.Tensors() {
 		all = append(all, model.Tensor{
 			Name: t.Name, Type: t.Type, Shape: t.Shape, Bytes: t.Bytes,
-			Offset: m.GGUF.Files[i].DataOffset + int64(t.Offset), File: i,
+			Offset: set.Files[i].DataOffset + int64(t.Offset), File: i,
 		})
 	}
 	return all
@@ -205,7 +211,7 @@ func (m *Inspection) Override(values map[string]any) (kept []string) {
 	if m.Model != nil {
 		name = m.Model.Name
 	}
-	m.Model, m.Reason = arch.Load(model.Source{Meta: o, Tensors: m.tensors()})
+	m.Model, m.Reason = arch.Load(model.Source{Meta: o, Tensors: tensorsOf(m.GGUF)})
 	if m.Model != nil && m.Model.Name == "" {
 		m.Model.Name = name
 	}

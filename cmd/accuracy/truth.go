@@ -17,7 +17,7 @@ import (
 	"weigh/fixtures"
 	"weigh/formats"
 	"weigh/formats/gguf"
-	"weigh/inspect/arch"
+	"weigh/inspect"
 	"weigh/inspect/model"
 )
 
@@ -287,24 +287,9 @@ func (t *truth) model(name string) (*model.Model, error) {
 
 func (t *truth) load(name string) (*model.Model, error) {
 	b := fixtures.Model(name).Build()
-	f, err := gguf.Read(bytes.NewReader(b.Data), int64(b.DataOffset)+int64(b.DataBytes))
+	f, err := gguf.Read(bytes.NewReader(b.Data), b.Size())
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", name, err)
 	}
-	src := model.Source{Meta: meta{f}, Tensors: make([]model.Tensor, len(f.Tensors))}
-	for i, x := range f.Tensors {
-		src.Tensors[i] = model.Tensor{Name: x.Name, Type: x.Type, Shape: x.Shape, Bytes: x.Bytes, Offset: f.DataOffset + int64(x.Offset)}
-	}
-	return arch.Load(src)
-}
-
-// meta gives a file's metadata in the model's terms.
-type meta struct{ f *gguf.File }
-
-func (m meta) Lookup(key string) (any, bool) {
-	v, ok := m.f.Lookup(key)
-	if n, is := v.(gguf.Len); is {
-		return model.Len(n), ok
-	}
-	return v, ok
+	return inspect.Load(&gguf.Set{Files: []*gguf.File{f}})
 }

@@ -10,21 +10,11 @@ import (
 	"strings"
 
 	"weigh/formats"
-	"weigh/formats/gguf"
+	"weigh/inspect"
 	"weigh/inspect/arch"
 	"weigh/inspect/graph"
 	"weigh/inspect/model"
 )
-
-type meta struct{ f *gguf.File }
-
-func (m meta) Lookup(k string) (any, bool) {
-	v, ok := m.f.Lookup(k)
-	if l, is := v.(gguf.Len); is {
-		return model.Len(l), ok
-	}
-	return v, ok
-}
 
 type place struct{}
 
@@ -39,24 +29,14 @@ func (p place) PinNorms() bool                        { return true }
 
 // load returns the model of a file.
 func load(path string) *model.Model {
-	fh, err := os.Open(path)
+	ins, err := inspect.Open(path)
+	if err == nil && ins.Model == nil {
+		err = ins.Reason
+	}
 	if err != nil {
 		panic(err)
 	}
-	st, _ := fh.Stat()
-	f, err := gguf.Read(fh, st.Size())
-	if err != nil {
-		panic(err)
-	}
-	src := model.Source{Meta: meta{f}}
-	for _, t := range f.Tensors {
-		src.Tensors = append(src.Tensors, model.Tensor{Name: t.Name, Type: t.Type, Shape: t.Shape, Bytes: t.Bytes})
-	}
-	m, err := arch.Load(src)
-	if err != nil {
-		panic(err)
-	}
-	return m
+	return ins.Model
 }
 
 func main() {

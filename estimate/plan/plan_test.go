@@ -12,34 +12,19 @@ import (
 	"weigh/fixtures"
 	"weigh/formats"
 	"weigh/formats/gguf"
-	"weigh/inspect/arch"
+	"weigh/inspect"
 	"weigh/inspect/model"
 )
-
-// meta gives a file's metadata in the model's terms.
-type meta struct{ f *gguf.File }
-
-func (m meta) Lookup(key string) (any, bool) {
-	v, ok := m.f.Lookup(key)
-	if n, is := v.(gguf.Len); is {
-		return model.Len(n), ok
-	}
-	return v, ok
-}
 
 // fixture returns a model of the fixtures.
 func fixture(t testing.TB, name string) *model.Model {
 	t.Helper()
 	b := fixtures.Model(name).Build()
-	f, err := gguf.Read(bytes.NewReader(b.Data), int64(b.DataOffset)+int64(b.DataBytes))
+	f, err := gguf.Read(bytes.NewReader(b.Data), b.Size())
 	if err != nil {
 		t.Fatal(err)
 	}
-	src := model.Source{Meta: meta{f}}
-	for _, x := range f.Tensors {
-		src.Tensors = append(src.Tensors, model.Tensor{Name: x.Name, Type: x.Type, Shape: x.Shape, Bytes: x.Bytes})
-	}
-	m, err := arch.Load(src)
+	m, err := inspect.Load(&gguf.Set{Files: []*gguf.File{f}})
 	if err != nil {
 		t.Fatal(err)
 	}

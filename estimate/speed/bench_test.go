@@ -10,7 +10,7 @@ import (
 	"weigh/estimate/hw"
 	"weigh/fixtures"
 	"weigh/formats/gguf"
-	"weigh/inspect/arch"
+	"weigh/inspect"
 	"weigh/inspect/model"
 )
 
@@ -23,16 +23,6 @@ import (
 //go:embed testdata/benches.csv
 var benches string
 
-type meta struct{ f *gguf.File }
-
-func (m meta) Lookup(key string) (any, bool) {
-	v, ok := m.f.Lookup(key)
-	if n, is := v.(gguf.Len); is {
-		return model.Len(n), ok
-	}
-	return v, ok
-}
-
 var loaded = map[string]*model.Model{}
 
 func fixture(t testing.TB, name string) *model.Model {
@@ -41,15 +31,11 @@ func fixture(t testing.TB, name string) *model.Model {
 		return m
 	}
 	b := fixtures.Model(name).Build()
-	f, err := gguf.Read(bytes.NewReader(b.Data), int64(b.DataOffset)+int64(b.DataBytes))
+	f, err := gguf.Read(bytes.NewReader(b.Data), b.Size())
 	if err != nil {
 		t.Fatal(err)
 	}
-	src := model.Source{Meta: meta{f}}
-	for _, x := range f.Tensors {
-		src.Tensors = append(src.Tensors, model.Tensor{Name: x.Name, Type: x.Type, Shape: x.Shape, Bytes: x.Bytes})
-	}
-	m, err := arch.Load(src)
+	m, err := inspect.Load(&gguf.Set{Files: []*gguf.File{f}})
 	if err != nil {
 		t.Fatal(err)
 	}

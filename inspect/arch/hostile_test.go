@@ -59,7 +59,7 @@ func FuzzTensors(f *testing.F) {
 // read returns a model's header and what it says.
 func read(t *testing.T, name string) (*gguf.File, model.Source) {
 	b := fixtures.Model(name).Build()
-	f, err := gguf.Read(bytes.NewReader(b.Data), int64(b.DataOffset)+int64(b.DataBytes))
+	f, err := gguf.Read(bytes.NewReader(b.Data), b.Size())
 	if err != nil {
 		t.Fatalf("%s: %v", name, err)
 	}

@@ -68,7 +68,7 @@ func TestVariants(t *testing.T) {
 func loadFixture(t *testing.T, g *fixtures.GGUF) *model.Model {
 	t.Helper()
 	b := g.Build()
-	f, err := gguf.Read(bytes.NewReader(b.Data), int64(b.DataOffset)+int64(b.DataBytes))
+	f, err := gguf.Read(bytes.NewReader(b.Data), b.Size())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -22,7 +22,7 @@ func FuzzRead(f *testing.F) {
 			k.Value = value
 		}
 		b := g.Build()
-		file, err := gguf.Read(bytes.NewReader(b.Data), int64(b.DataOffset)+int64(b.DataBytes))
+		file, err := gguf.Read(bytes.NewReader(b.Data), b.Size())
 		if err != nil {
 			return
 		}
