@@ -26,15 +26,7 @@ func newEstimateCmd() *cobra.Command {
   weigh estimate model.gguf --gpu "2x RTX 3090" --json
   weigh estimate -- llama-server -m model.gguf -ngl 99 -fa on`,
 		DisableFlagParsing: true,
-		RunE: func(cmd *cobra.Command, args []string) error {
-			if helpAsked(cmd, args) {
-				return nil
-			}
-			s, err := prepare(cmd, r, args)
-			if err != nil {
-				return err
-			}
-			defer s.Close()
+		RunE: weighing(r, func(cmd *cobra.Command, s *session) error {
 			if engine.other() {
 				return runEngine(cmd, s, &engine)
 			}
@@ -60,7 +52,7 @@ func newEstimateCmd() *cobra.Command {
 				return errNo
 			}
 			return nil
-		},
+		}),
 	}
 	addRequestFlags(cmd.Flags(), r)
 	addEngineFlags(cmd.Flags(), &engine)
@@ -83,6 +75,21 @@ func withLlamaHelp(cmd *cobra.Command) {
 		_, err := fmt.Fprint(cmd.OutOrStderr(), "\nllama-server's flags (v0.5.0); those that do not change memory are accepted too:\n", llama.Help())
 		return err
 	})
+}
+
+// weighing is a command on the one model that its arguments name.
+func weighing(r *request, run func(*cobra.Command, *session) error) func(*cobra.Command, []string) error {
+	return func(cmd *cobra.Command, args []string) error {
+		if helpAsked(cmd, args) {
+			return nil
+		}
+		s, err := prepare(cmd, r, args)
+		if err != nil {
+			return err
+		}
+		defer s.Close()
+		return run(cmd, s)
+	}
 }
 
 // prepare parses the arguments and opens the one model they name.

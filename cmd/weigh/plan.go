@@ -45,15 +45,7 @@ Exit code 1: nothing fits; what would is listed, the least harmful first.`,
   weigh plan model.gguf --gpu "2x RTX 3090" --gpu 12GiB --prefer context --json
   weigh plan model.gguf --calibrate bench.json`,
 		DisableFlagParsing: true,
-		RunE: func(cmd *cobra.Command, args []string) error {
-			if helpAsked(cmd, args) {
-				return nil
-			}
-			s, err := prepare(cmd, r, args)
-			if err != nil {
-				return err
-			}
-			defer s.Close()
+		RunE: weighing(r, func(cmd *cobra.Command, s *session) error {
 			switch o.engine {
 			case "llama.cpp":
 				return runPlan(cmd.OutOrStdout(), s, &o)
@@ -61,7 +53,7 @@ Exit code 1: nothing fits; what would is listed, the least harmful first.`,
 				return runPlanVLLM(cmd.OutOrStdout(), s, &o)
 			}
 			return fmt.Errorf("--engine %s: want llama.cpp or vllm", o.engine)
-		},
+		}),
 	}
 	addRequestFlags(cmd.Flags(), r)
 	f := cmd.Flags()

@@ -33,15 +33,7 @@ the weights, running it with these settings, or training it.`,
   weigh rules model.gguf -c 8192 --gpu "RTX 4090"
   weigh rules model.gguf --table`,
 		DisableFlagParsing: true,
-		RunE: func(cmd *cobra.Command, args []string) error {
-			if helpAsked(cmd, args) {
-				return nil
-			}
-			s, err := prepare(cmd, r, args)
-			if err != nil {
-				return err
-			}
-			defer s.Close()
+		RunE: weighing(r, func(cmd *cobra.Command, s *session) error {
 			if err := s.weigh(); err != nil {
 				return err
 			}
@@ -59,7 +51,7 @@ the weights, running it with these settings, or training it.`,
 				printRuleTables(w)
 			}
 			return nil
-		},
+		}),
 	}
 	addRequestFlags(cmd.Flags(), r)
 	cmd.Flags().BoolVar(&table, "table", false, "add the calculators' own tables by precision, and those of parameters × precision, number formats and card classes")

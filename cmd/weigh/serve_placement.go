@@ -19,12 +19,7 @@ func newPlacementCmd() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:                "placement MODEL [llama-server flags]",
 		DisableFlagParsing: true,
-		RunE: func(cmd *cobra.Command, args []string) error {
-			s, err := prepare(cmd, r, args)
-			if err != nil {
-				return err
-			}
-			defer s.Close()
+		RunE: weighing(r, func(cmd *cobra.Command, s *session) error {
 			if err := s.weigh(); err != nil {
 				return err
 			}
@@ -33,7 +28,7 @@ func newPlacementCmd() *cobra.Command {
 				return err
 			}
 			return writeJSON(cmd.OutOrStdout(), d)
-		},
+		}),
 	}
 	addRequestFlags(cmd.Flags(), r)
 	return cmd
@@ -133,18 +128,13 @@ func newLadderCmd() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:                "ladder MODEL [llama-server flags]",
 		DisableFlagParsing: true,
-		RunE: func(cmd *cobra.Command, args []string) error {
-			s, err := prepare(cmd, r, args)
-			if err != nil {
-				return err
-			}
-			defer s.Close()
+		RunE: weighing(r, func(cmd *cobra.Command, s *session) error {
 			d, err := newLadderDocument(cmd.Context(), s, over)
 			if err != nil {
 				return err
 			}
 			return writeJSON(cmd.OutOrStdout(), d)
-		},
+		}),
 	}
 	addRequestFlags(cmd.Flags(), r)
 	cmd.Flags().StringVar(&over, "over", "ngl", "which setting: ngl, ncmoe or ctx")

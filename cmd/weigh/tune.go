@@ -34,15 +34,7 @@ would choose for the flags given.
 		Example: `  weigh tune model.gguf
   weigh tune ollama:llama3.2 --gpu "RTX 3060 12GB" -ctk q8_0`,
 		DisableFlagParsing: true,
-		RunE: func(cmd *cobra.Command, args []string) error {
-			if helpAsked(cmd, args) {
-				return nil
-			}
-			s, err := prepare(cmd, r, args)
-			if err != nil {
-				return err
-			}
-			defer s.Close()
+		RunE: weighing(r, func(cmd *cobra.Command, s *session) error {
 			in, out := cmd.InOrStdin(), cmd.OutOrStdout()
 			if !isTerminal(in) || !isTerminal(out) {
 				return errors.New("tune wants a terminal; in a pipe weigh plan and weigh estimate answer")
@@ -56,7 +48,7 @@ would choose for the flags given.
 				fmt.Fprintln(out, strings.Join(t.now.words, " "))
 			}
 			return err
-		},
+		}),
 	}
 	addRequestFlags(cmd.Flags(), r)
 	withLlamaHelp(cmd)

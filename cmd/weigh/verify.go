@@ -51,15 +51,7 @@ Exit codes: 0 the same, 1 they differ, 2 nothing to compare with.`,
   llama-server -m model.gguf -lv 4 2> server.log
   weigh verify model.gguf --gpu "RTX 4090" --log server.log`,
 		DisableFlagParsing: true,
-		RunE: func(cmd *cobra.Command, args []string) error {
-			if helpAsked(cmd, args) {
-				return nil
-			}
-			s, err := prepare(cmd, r, args)
-			if err != nil {
-				return err
-			}
-			defer s.Close()
+		RunE: weighing(r, func(cmd *cobra.Command, s *session) error {
 			d, err := verify(cmd.Context(), s, &o)
 			if err != nil {
 				return err
@@ -74,7 +66,7 @@ Exit codes: 0 the same, 1 they differ, 2 nothing to compare with.`,
 				return errNo
 			}
 			return err
-		},
+		}),
 	}
 	addRequestFlags(cmd.Flags(), r)
 	cmd.Flags().StringVar(&o.log, "log", "", "compare with this saved log `FILE` of llama.cpp; - reads the standard input")
