@@ -64,6 +64,7 @@ export function seconds(s) {
 // --- explanations on hover, focus and touch ---
 
 const said = new WeakMap();
+let explained = null; // what tip is shown for
 const tip = $("tip");
 
 // explain lets an element say how its number came about: make returns a title,
@@ -86,7 +87,14 @@ export function show(el) {
     ...(remark ? [h("p", {}, remark)] : []),
   );
   tip.hidden = false;
-  const at = el.getBoundingClientRect();
+  explained = el;
+  place();
+}
+
+// place puts the explanation beside what it explains, while that is in sight.
+function place() {
+  const at = explained.getBoundingClientRect();
+  if (!explained.isConnected || at.bottom < 0 || at.top > innerHeight) return hide();
   const box = tip.getBoundingClientRect();
   const x = Math.min(Math.max(8, at.left + at.width / 2 - box.width / 2), innerWidth - box.width - 8);
   const above = at.top - box.height - 10;
@@ -104,5 +112,5 @@ addEventListener("focusin", (e) => {
   if (said.has(e.target) && e.target.matches(":focus-visible")) show(e.target);
 });
 addEventListener("focusout", hide);
-addEventListener("scroll", hide, { passive: true, capture: true });
+addEventListener("scroll", () => { if (!tip.hidden) place(); }, { passive: true, capture: true });
 addEventListener("keydown", (e) => { if (e.key === "Escape") hide(); });
