@@ -17,6 +17,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -379,17 +380,22 @@ func openText(path string) (*os.File, error) {
 }
 
 var (
-	logBuffer   = regexp.MustCompile(`(\S+)\s+(model|KV|RS|compute|DSV4 \S+ state|LoRA) buffer size =\s*([0-9]+\.[0-9]+) MiB`)
-	logSetting  = regexp.MustCompile(`llama_context: (n_ctx|n_batch|n_ubatch|n_seq_max|n_rs_seq|n_outputs_max|kv_unified|flash_attn)\s+= (\S+)`)
-	logTypes    = regexp.MustCompile(`cache\S*: size = .*, K \((\w+)\): .*, V \((\w+)\):`)
-	logOffload  = regexp.MustCompile(`offloaded (\d+)/\d+ layers to GPU`)
-	logTable    = regexp.MustCompile(`\|\s+- (Host|CPU_REPACK|[A-Za-z]+\d+)\b[^|]*\|[^|]*?(?:\(\s*)?(\d+) =\s*(\d+) \+\s*(\d+) \+\s*(\d+)`)
-	logVersion  = regexp.MustCompile(`(?:^|\s)(?:build_info|version|build)\s*[:=]\s*v?(\d+\.\d+\.\d+|\d+|b\d+)\b`)
-	logLoad     = regexp.MustCompile(`llama_model_loader: loaded meta data(?:.* tensors from (.*) \(version)?`)
-	logContext  = regexp.MustCompile(`llama_context: constructing llama_context`)
-	logColor    = regexp.MustCompile("\x1b\\[[0-9;]*m")
+	logBuffer   = pattern(`(\S+)\s+(model|KV|RS|compute|DSV4 \S+ state|LoRA) buffer size =\s*([0-9]+\.[0-9]+) MiB`)
+	logSetting  = pattern(`llama_context: (n_ctx|n_batch|n_ubatch|n_seq_max|n_rs_seq|n_outputs_max|kv_unified|flash_attn)\s+= (\S+)`)
+	logTypes    = pattern(`cache\S*: size = .*, K \((\w+)\): .*, V \((\w+)\):`)
+	logOffload  = pattern(`offloaded (\d+)/\d+ layers to GPU`)
+	logTable    = pattern(`\|\s+- (Host|CPU_REPACK|[A-Za-z]+\d+)\b[^|]*\|[^|]*?(?:\(\s*)?(\d+) =\s*(\d+) \+\s*(\d+) \+\s*(\d+)`)
+	logVersion  = pattern(`(?:^|\s)(?:build_info|version|build)\s*[:=]\s*v?(\d+\.\d+\.\d+|\d+|b\d+)\b`)
+	logLoad     = pattern(`llama_model_loader: loaded meta data(?:.* tensors from (.*) \(version)?`)
+	logContext  = pattern(`llama_context: constructing llama_context`)
+	logColor    = pattern("\x1b\\[[0-9;]*m")
 	errNoFigure = errors.New("no line gives a buffer's size: run llama-server with -lv 4 or --log-jsonl")
 )
+
+// pattern compiles a regular expression when it is first used.
+func pattern(expr string) func() *regexp.Regexp {
+	return sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(expr) })
+}
 
 // maxRows and maxLoads bound what is kept of a log.
 const (
@@ -409,7 +415,7 @@ func parseLog(r io.Reader) (*actual, error) {
 	scan := bufio.NewScanner(r)
 	scan.Buffer(make([]byte, 64<<10), maxLogLine)
 	for scan.Scan() {
-		text := logColor.ReplaceAllString(scan.Text(), "")
+		text := logColor().ReplaceAllString(scan.Text(), "")
 		if strings.HasPrefix(text, "{") {
 			var event map[string]any
 			if json.Unmarshal([]byte(text), &event) == nil {
@@ -420,9 +426,9 @@ func parseLog(r io.Reader) (*actual, error) {
 			}
 		}
 		for line := range strings.Lines(text) {
-			m := logTable.FindStringSubmatch(line)
+			m := logTable().FindStringSubmatch(line)
 			if m == nil {
-				if from := logLoad.FindStringSubmatch(line); from != nil {
+				if from := logLoad().FindStringSubmatch(line); from != nil {
 					table, rows = nil, nil
 					a.begin(from[1])
 				}
@@ -508,11 +514,11 @@ func (l *load) sum(contexts int) (rows []measured) {
 // line reads one line of a log.
 func (a *actual) line(line string) {
 	l := &a.loads[len(a.loads)-1]
-	if logContext.MatchString(line) {
+	if logContext().MatchString(line) {
 		l.contexts++
 	}
 	// The projector's own buffers are not in llama.cpp's breakdown.
-	if m := logBuffer.FindStringSubmatch(line); m != nil && !strings.Contains(line, "reserve_compute_meta: ") && len(l.rows) < maxRows {
+	if m := logBuffer().FindStringSubmatch(line); m != nil && !strings.Contains(line, "reserve_compute_meta: ") && len(l.rows) < maxRows {
 		name, mapped := strings.CutSuffix(m[1], "_Mapped")
 		row := measured{name: name, part: estimate.Context, context: l.contexts, mib: number(m[3])}
 		switch m[2] {
@@ -526,16 +532,16 @@ func (a *actual) line(line string) {
 		l.rows = add(l.rows, row, m[2] == "compute")
 		return
 	}
-	if m := logSetting.FindStringSubmatch(line); m != nil && l.contexts <= 1 {
+	if m := logSetting().FindStringSubmatch(line); m != nil && l.contexts <= 1 {
 		l.settings[m[1]] = m[2]
 	}
-	if m := logTypes.FindStringSubmatch(line); m != nil && l.contexts <= 1 {
+	if m := logTypes().FindStringSubmatch(line); m != nil && l.contexts <= 1 {
 		l.settings["type_k"], l.settings["type_v"] = m[1], m[2]
 	}
-	if m := logOffload.FindStringSubmatch(line); m != nil {
+	if m := logOffload().FindStringSubmatch(line); m != nil {
 		l.settings["offloaded"] = m[1]
 	}
-	if m := logVersion.FindStringSubmatch(line); m != nil && a.version == "" {
+	if m := logVersion().FindStringSubmatch(line); m != nil && a.version == "" {
 		a.version = m[1]
 	}
 }

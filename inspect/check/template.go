@@ -5,6 +5,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 	"unicode"
 
 	"weigh/formats"
@@ -25,15 +26,20 @@ type Template struct {
 const MaxTemplates = 512 << 10
 
 var (
-	jinjaParts   = regexp.MustCompile(`(?s)\{#.*?#\}|\{%.*?%\}|\{\{.*?\}\}`)
-	jinjaString  = regexp.MustCompile(`(?s)'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"`)
-	jinjaName    = regexp.MustCompile(`[A-Za-z_][A-Za-z0-9_]*`)
-	jinjaDefined = regexp.MustCompile(`\bset\s+([A-Za-z_]\w*(?:\s*,\s*[A-Za-z_]\w*)*)|\bfor\s+([A-Za-z_]\w*(?:\s*,\s*[A-Za-z_]\w*)*)\s+in\b|\bmacro\s+([A-Za-z_]\w*)\s*\(([^)]*)\)`)
-	jinjaTag     = regexp.MustCompile(`^\{%[-+]?\s*([a-z]+)`)
-	hexEscape    = regexp.MustCompile(`\\x[0-9a-fA-F]{2}|\\u[0-9a-fA-F]{4}|\\[0-7]{3}`)
-	longEncoded  = regexp.MustCompile(`[A-Za-z0-9+/=]{200,}`)
-	address      = regexp.MustCompile(`(?i)\bhttps?://[^\s'"<>]{4,}`)
+	jinjaParts   = pattern(`(?s)\{#.*?#\}|\{%.*?%\}|\{\{.*?\}\}`)
+	jinjaString  = pattern(`(?s)'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"`)
+	jinjaName    = pattern(`[A-Za-z_][A-Za-z0-9_]*`)
+	jinjaDefined = pattern(`\bset\s+([A-Za-z_]\w*(?:\s*,\s*[A-Za-z_]\w*)*)|\bfor\s+([A-Za-z_]\w*(?:\s*,\s*[A-Za-z_]\w*)*)\s+in\b|\bmacro\s+([A-Za-z_]\w*)\s*\(([^)]*)\)`)
+	jinjaTag     = pattern(`^\{%[-+]?\s*([a-z]+)`)
+	hexEscape    = pattern(`\\x[0-9a-fA-F]{2}|\\u[0-9a-fA-F]{4}|\\[0-7]{3}`)
+	longEncoded  = pattern(`[A-Za-z0-9+/=]{200,}`)
+	address      = pattern(`(?i)\bhttps?://[^\s'"<>]{4,}`)
 )
+
+// pattern compiles a regular expression when it is first used.
+func pattern(expr string) func() *regexp.Regexp {
+	return sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(expr) })
+}
 
 // jinjaWords are no names of variables: keywords, tests, constants and the
 // globals that every template has.
@@ -70,11 +76,11 @@ func ReadTemplate(name, text string) *Template {
 		return UnreadTemplate(name, len(text))
 	}
 	s := &templateScan{Template: t, defined: map[string]bool{}}
-	parts := jinjaParts.FindAllStringIndex(text, -1)
+	parts := jinjaParts().FindAllStringIndex(text, -1)
 	for _, p := range parts {
-		for _, m := range jinjaDefined.FindAllStringSubmatch(text[p[0]:p[1]], -1) {
+		for _, m := range jinjaDefined().FindAllStringSubmatch(text[p[0]:p[1]], -1) {
 			for _, group := range m[1:] {
-				for _, n := range jinjaName.FindAllString(group, -1) {
+				for _, n := range jinjaName().FindAllString(group, -1) {
 					s.defined[n] = true
 				}
 			}
@@ -115,18 +121,18 @@ type templateScan struct {
 
 // code reads one statement or expression that begins at byte base.
 func (s *templateScan) code(code string, base int) {
-	if m := jinjaTag.FindStringSubmatch(code); m != nil {
+	if m := jinjaTag().FindStringSubmatch(code); m != nil {
 		switch m[1] {
 		case "include", "import", "from", "extends":
 			s.warn("template-loads-file", base, "%q loads another file", m[1])
 		}
 	}
-	for _, m := range jinjaString.FindAllStringIndex(code, -1) {
+	for _, m := range jinjaString().FindAllStringIndex(code, -1) {
 		s.literal(code[m[0]:m[1]], base+m[0])
 	}
 	// The literals' text would pass for names.
-	bare := jinjaString.ReplaceAllStringFunc(code, func(l string) string { return `"` + strings.Repeat(" ", len(l)-2) + `"` })
-	for _, m := range jinjaName.FindAllStringIndex(bare, -1) {
+	bare := jinjaString().ReplaceAllStringFunc(code, func(l string) string { return `"` + strings.Repeat(" ", len(l)-2) + `"` })
+	for _, m := range jinjaName().FindAllStringIndex(bare, -1) {
 		word, before, after := bare[m[0]:m[1]], lastByte(bare[:m[0]]), firstByte(bare[m[1]:])
 		at := base + m[0]
 		if strings.HasPrefix(word, "__") {
@@ -167,20 +173,20 @@ func (s *templateScan) code(code string, base int) {
 
 // literal reads a string of the template's code.
 func (s *templateScan) literal(l string, at int) {
-	if strings.Contains(l, "__") && jinjaName.MatchString(l) && !strings.ContainsAny(l, " \n<") {
+	if strings.Contains(l, "__") && jinjaName().MatchString(l) && !strings.ContainsAny(l, " \n<") {
 		s.warn("template-reaches-internals", at, "the text %.60s names Python's internals", l)
 	}
-	if n := len(hexEscape.FindAllString(l, -1)); n >= 4 && n*4 > len(l)/2 {
+	if n := len(hexEscape().FindAllString(l, -1)); n >= 4 && n*4 > len(l)/2 {
 		s.warn("template-hides-text", at, "the text %.60s is written in escapes", l)
 	}
 }
 
 // text reads the whole template.
 func (s *templateScan) text(text string) {
-	if m := longEncoded.FindStringIndex(text); m != nil && varied(text[m[0]:m[1]]) {
+	if m := longEncoded().FindStringIndex(text); m != nil && varied(text[m[0]:m[1]]) {
 		s.warn("template-hides-text", m[0], "%d characters that look encoded", m[1]-m[0])
 	}
-	for _, m := range address.FindAllStringIndex(text, 10) {
+	for _, m := range address().FindAllStringIndex(text, 10) {
 		s.warn("template-has-address", m[0], "the address %.80s goes into every prompt or hides in the code", text[m[0]:m[1]])
 	}
 	for at, r := range text {

@@ -5,6 +5,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 )
 
 // A Config is one of llama.cpp's configuration files, which hold flags without
@@ -15,10 +16,15 @@ type Config struct {
 }
 
 var (
-	configSection = regexp.MustCompile(`^\[[ \t]*([^\]]*?)[ \t]*\][ \t]*([;#].*)?$`)
-	configKey     = regexp.MustCompile(`^([A-Za-z_][A-Za-z0-9_.-]*)[ \t]*=[ \t]*(.*)$`)
-	configEmpty   = regexp.MustCompile(`^[ \t]*([;#].*)?$`)
+	configSection = pattern(`^\[[ \t]*([^\]]*?)[ \t]*\][ \t]*([;#].*)?$`)
+	configKey     = pattern(`^([A-Za-z_][A-Za-z0-9_.-]*)[ \t]*=[ \t]*(.*)$`)
+	configEmpty   = pattern(`^[ \t]*([;#].*)?$`)
 )
+
+// pattern compiles a regular expression when it is first used.
+func pattern(expr string) func() *regexp.Regexp {
+	return sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(expr) })
+}
 
 // configure applies a configuration file: what it says for all presets, then
 // what it says for the default one. Keys that are no flags are ignored.
@@ -32,19 +38,19 @@ func (f *Flags) configure(c Config) error {
 	section := "default"
 	text := strings.NewReplacer("\r\n", "\n", "\r", "\n").Replace(c.Text)
 	for n, line := range strings.Split(text, "\n") {
-		if m := configSection.FindStringSubmatch(line); m != nil {
+		if m := configSection().FindStringSubmatch(line); m != nil {
 			section = m[1]
 			delete(sections, section)
 			continue
 		}
-		m := configKey.FindStringSubmatch(line)
+		m := configKey().FindStringSubmatch(line)
 		switch {
 		case m != nil:
 			value, _, _ := strings.Cut(m[2], "#")
 			value, _, _ = strings.Cut(value, ";")
 			sections[section] = slices.DeleteFunc(sections[section], func(e entry) bool { return e.key == m[1] })
 			sections[section] = append(sections[section], entry{m[1], strings.TrimRight(value, " \t")})
-		case !configEmpty.MatchString(line):
+		case !configEmpty().MatchString(line):
 			return fmt.Errorf("line %d: %.80q: want KEY = VALUE, [SECTION] or a comment", n+1, line)
 		}
 	}

@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 
 	"weigh/estimate"
 	"weigh/formats"
@@ -226,7 +227,7 @@ type entry struct {
 	values int  // words that follow it
 }
 
-var spellings = func() map[string]entry {
+var spellings = sync.OnceValue(func() map[string]entry {
 	m := map[string]entry{}
 	for line := range strings.Lines(ignored) {
 		words := strings.Fields(line)
@@ -246,19 +247,19 @@ var spellings = func() map[string]entry {
 		}
 	}
 	return m
-}()
+})
 
 // Known reports whether a word is one of llama-server's flags.
 func Known(word string) bool {
 	name, _, _ := strings.Cut(word, "=")
-	_, ok := spellings[name]
+	_, ok := spellings()[name]
 	return ok
 }
 
 // Same reports whether two words are spellings of one flag.
 func Same(a, b string) bool {
-	x, ok := spellings[a]
-	y, ok2 := spellings[b]
+	x, ok := spellings()[a]
+	y, ok2 := spellings()[b]
 	return ok && ok2 && x.f != nil && x.f == y.f && x.off == y.off
 }
 
@@ -276,7 +277,7 @@ var serverOnly = []string{
 // llama-fit-params takes too.
 func FitParams(given []string) (rest []string) {
 	for i := 0; i < len(given); i++ {
-		e := spellings[given[i]]
+		e := spellings()[given[i]]
 		if e.f != nil && !e.f.ready && !slices.Contains(serverOnly, e.f.names[len(e.f.names)-1]) {
 			rest = append(rest, given[i:i+1+e.values]...)
 		}
@@ -288,7 +289,7 @@ func FitParams(given []string) (rest []string) {
 // TakesValue reports whether a word is one of llama-server's flags that is
 // followed by a value.
 func TakesValue(word string) bool {
-	return spellings[word].values > 0
+	return spellings()[word].values > 0
 }
 
 // Parse takes llama-server's flags out of args and returns the rest: the flags
@@ -342,7 +343,7 @@ func Parse(args []string, own func(name string) (known, value bool), env func(st
 		if strings.HasPrefix(name, "--") {
 			name = strings.ReplaceAll(name, "_", "-")
 		}
-		e, ok := spellings[name]
+		e, ok := spellings()[name]
 		if known, value := own(name); known {
 			if hasInline {
 				word = name + "=" + inline
@@ -400,7 +401,7 @@ func Parse(args []string, own func(name string) (known, value bool), env func(st
 }
 
 // assignment matches a variable that is set before a command.
-var assignment = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*=`)
+var assignment = pattern(`^[A-Za-z_][A-Za-z0-9_]*=`)
 
 // afterProgram drops the name of llama.cpp's program, and what comes between
 // "--" and it: variables, which it returns, and what runs the program.
@@ -416,19 +417,19 @@ func afterProgram(args []string, own func(string) (known, value bool)) ([]string
 		case known && value:
 			i++
 		case known:
-		case spellings[name].values > 0:
-			i += spellings[name].values
+		case spellings()[name].values > 0:
+			i += spellings()[name].values
 		case program(args[i:]) > 0:
 			from := i
 			if dashes >= 0 {
 				from = dashes
 			}
-			for from > 0 && assignment.MatchString(args[from-1]) {
+			for from > 0 && assignment().MatchString(args[from-1]) {
 				from--
 			}
 			set := map[string]string{}
 			for _, w := range args[from:i] {
-				if k, v, ok := strings.Cut(w, "="); ok && assignment.MatchString(w) {
+				if k, v, ok := strings.Cut(w, "="); ok && assignment().MatchString(w) {
 					set[k] = v
 				}
 			}
@@ -552,7 +553,7 @@ func nearest(name string) string {
 	}
 	most := max(2, len(name)/4)
 	var near []candidate
-	for flag := range spellings {
+	for flag := range spellings() {
 		if len(strings.TrimLeft(name, "-")) > 2 && strings.HasPrefix(flag, name) {
 			near = append(near, candidate{flag, 0})
 		} else if n := distance(name, flag, most+1); n <= most && n < len(strings.TrimLeft(name, "-")) {
@@ -564,7 +565,7 @@ func nearest(name string) string {
 	}
 	return slices.MinFunc(near, func(a, b candidate) int {
 		ignored := func(c candidate) int {
-			if spellings[c.flag].f == nil {
+			if spellings()[c.flag].f == nil {
 				return 1
 			}
 			return 0

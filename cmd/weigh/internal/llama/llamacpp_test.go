@@ -37,7 +37,7 @@ func TestLlamacppTakesTheFlags(t *testing.T) {
 	}
 	for _, o := range options {
 		for _, name := range append(o.Names, o.Not...) {
-			e, ok := spellings[name]
+			e, ok := spellings()[name]
 			switch {
 			case slices.Contains(printed, name):
 			case !ok:
