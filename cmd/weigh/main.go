@@ -31,7 +31,16 @@ const (
 // errNo is a command's answer when it is no; what there is to say has been said.
 var errNo = errors.New("no")
 
-func main() { os.Exit(run(os.Args[1:], os.Stdout, os.Stderr)) }
+// softLimit is the memory, in bytes, above which the collector runs more often
+// instead of letting the heap grow to twice what is held.
+const softLimit = 48 << 20
+
+func main() {
+	if os.Getenv("GOMEMLIMIT") == "" {
+		debug.SetMemoryLimit(softLimit)
+	}
+	os.Exit(run(os.Args[1:], os.Stdout, os.Stderr))
+}
 
 // run is main without the process: it returns the exit code.
 func run(args []string, stdout, stderr io.Writer) int {

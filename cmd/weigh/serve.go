@@ -4,10 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"net"
 	"net/http"
 	"net/netip"
 	"os"
+	"runtime/debug"
 	"strings"
 	"syscall"
 	"time"
@@ -46,6 +48,7 @@ and loads nothing from anywhere.`,
   weigh serve ~/models
   weigh serve --demo`,
 		RunE: func(cmd *cobra.Command, args []string) error {
+			debug.SetMemoryLimit(math.MaxInt64) // what it keeps of models is worth more than the collector's time
 			l, err := listen(o.listen)
 			if err != nil {
 				return err

@@ -106,11 +106,19 @@ type entry struct {
 	sized      bool // dtype, shape and data_offsets could all be read
 }
 
+// Room is made at once for as many entries as a header of usual ones holds, up to
+// a bound.
+const (
+	leastUsual  = 96 // bytes of an entry
+	maxExpected = 1 << 17
+)
+
 // reader gathers what is wrong on the way.
 type reader struct {
 	*jsonscan.Scanner
 	entries  []entry
-	dims     []uint64 // shapes are cut from here
+	dims     []uint64 // of the shape that is read
+	shapes   []uint64 // shapes are cut from here
 	metadata map[string]string
 	seenMeta bool
 	problems []formats.Problem
@@ -158,6 +166,7 @@ func read(src io.ReaderAt, size int64) (*File, []formats.Problem, error) {
 		return nil, nil, fail("header length", "%d bytes do not fit in the %d bytes that follow; the file is cut short or not safetensors", n, size-8)
 	}
 	r := &reader{Scanner: jsonscan.New(src, 8, 8+int64(n), format, "header")}
+	r.entries = make([]entry, 0, min(n/leastUsual, maxExpected))
 	r.Known = append(entryFields[:], "BF16", "F16", "F32", "U8", "I32", "F8_E4M3")
 	if k := r.Kind(); k != jsonscan.Object {
 		r.Fail(r.Offset(), "%v, want a JSON object", k)
@@ -328,12 +337,17 @@ func inSafetensors(t formats.DType) bool {
 
 // readShape reads the list of dimensions.
 func (r *reader) readShape(e *entry) bool {
-	first := len(r.dims)
+	r.dims = r.dims[:0]
 	ok := r.readUints(e, "shape", func(_ int, n uint64) {
 		r.Charge(8)
 		r.dims = append(r.dims, n)
 	})
-	e.Shape = slices.Clip(r.dims[first:])
+	if len(r.dims) > cap(r.shapes)-len(r.shapes) {
+		r.shapes = make([]uint64, 0, max(len(r.dims), 4096))
+	}
+	first := len(r.shapes)
+	r.shapes = append(r.shapes, r.dims...)
+	e.Shape = slices.Clip(r.shapes[first:])
 	return ok
 }
 

@@ -376,21 +376,32 @@ func (f *folder) read() error {
 // tensors returns every stored tensor once, by file and name, as the converter
 // reads them; of a name in two files the last counts.
 func (f *folder) tensors() []*stored {
-	var out []*stored
-	at := map[string]int{}
+	n := 0
+	for i := range f.files {
+		n += len(f.files[i].Tensors)
+	}
+	out := make([]*stored, 0, n)
+	var at map[string]int // a file alone has no name twice
+	if len(f.files) > 1 {
+		at = make(map[string]int, n)
+	}
 	for i := range f.files {
 		file := &f.files[i]
-		list := slices.Clone(file.Tensors)
-		slices.SortFunc(list, func(a, b safetensors.Tensor) int { return cmp.Compare(a.Name, b.Name) })
-		for _, t := range list {
-			s := &stored{name: t.Name, typ: t.Type, shape: t.Shape, bytes: t.Bytes, read: func(limit int) []byte {
-				return f.contents(file.Name, t.Offset, t.Bytes, limit)
-			}}
-			if j, twice := at[t.Name]; twice {
+		all, in := make([]stored, len(file.Tensors)), &holder{f, file.Name}
+		for i := range file.Tensors {
+			t := &file.Tensors[i]
+			all[i] = stored{name: t.Name, typ: t.Type, shape: t.Shape, bytes: t.Bytes, offset: t.Offset, in: in}
+		}
+		slices.SortFunc(all, func(a, b stored) int { return cmp.Compare(a.name, b.name) })
+		for i := range all {
+			s := &all[i]
+			if j, twice := at[s.name]; twice {
 				out[j] = s
 				continue
 			}
-			at[t.Name] = len(out)
+			if at != nil {
+				at[s.name] = len(out)
+			}
 			out = append(out, s)
 		}
 	}

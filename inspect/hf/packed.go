@@ -20,19 +20,31 @@ type Weight struct {
 	Shape  []uint64      // logical, slowest dimension first
 	Params uint64        // product of Shape
 	Type   formats.DType // of the stored tensor that holds the values
+	Guess  bool          // the packing does not tell the shape; Params is what the bytes can hold
 	Bytes  uint64        // of all stored parts: values, scales, zero points, indices
 	Packed string        // how the values are packed: "gptq", "nvfp4", …; "" for plain elements
 	scales []string      // NVFP4's scales of the whole matrix, by the GGUF's ending
-	Guess  bool          // the packing does not tell the shape; Params is what the bytes can hold
 }
 
 // A stored is a tensor as the files hold it.
 type stored struct {
-	name  string
-	typ   formats.DType
-	shape []uint64
-	bytes uint64
-	read  func(limit int) []byte // the contents, nil when larger than limit or unreadable
+	name   string
+	shape  []uint64
+	bytes  uint64
+	offset int64
+	in     *holder
+	typ    formats.DType
+}
+
+// A holder is a file of a folder.
+type holder struct {
+	folder *folder
+	name   string
+}
+
+// read returns the contents, nil when they are larger than limit or unreadable.
+func (s *stored) read(limit int) []byte {
+	return s.in.folder.contents(s.in.name, s.offset, s.bytes, limit)
 }
 
 func (s *stored) dim(i int) uint64 { return tensor{shape: s.shape}.dim(i) }
@@ -60,18 +72,16 @@ func unpack(tensors []*stored, q *hfconfig.Quantization) []Weight {
 	}
 	// Parts are claimed before plain tensors are listed, so that a part that
 	// comes first does not count as a parameter.
-	found := map[string]Weight{}
-	for _, t := range tensors {
+	weights, found := make([]Weight, len(tensors)), make([]bool, len(tensors))
+	for i, t := range tensors {
 		if !u.used[t.name] {
-			if w, ok := u.group(t); ok {
-				found[t.name] = w
-			}
+			weights[i], found[i] = u.group(t)
 		}
 	}
-	var out []Weight
-	for _, t := range tensors {
-		if w, ok := found[t.name]; ok {
-			out = append(out, w)
+	out := weights[:0]
+	for i, t := range tensors {
+		if found[i] {
+			out = append(out, weights[i])
 		} else if !u.used[t.name] && !isAuxiliary(t) {
 			out = append(out, Weight{Name: t.name, Shape: t.shape, Params: params(t.shape), Type: t.typ, Bytes: t.bytes})
 		}

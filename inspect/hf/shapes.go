@@ -18,9 +18,11 @@ func (f *folder) shapesOnly(m *Model) {
 	if f.config != nil {
 		without = "config.json names no known class"
 	}
-	shape := map[string][]uint64{}
+	shape := map[string][]uint64{} // outside the layers, and of the first
 	for i := range m.Weights {
-		shape[m.Weights[i].Name] = m.Weights[i].Shape
+		if name := m.Weights[i].Name; !strings.HasPrefix(name, "model.layers.") || strings.HasPrefix(name, "model.layers.0.") {
+			shape[name] = m.Weights[i].Shape
+		}
 	}
 	dim := func(name string, i int) int64 { return int64(min(tensor{shape: shape[name]}.dim(i), 1<<40)) }
 	embed := "model.embed_tokens.weight"
