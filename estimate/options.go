@@ -12,7 +12,6 @@ package estimate
 import (
 	"errors"
 	"fmt"
-	"regexp"
 
 	"weigh/estimate/hw"
 	"weigh/formats"
@@ -311,8 +310,7 @@ func pad(n, to int) int { return (n + to - 1) / to * to }
 
 // An override with its pattern compiled.
 type override struct {
-	re      *regexp.Regexp
-	literal string // that every match begins with
-	buffer  int    // index into sched.Config.Buffers
-	cpu     bool
+	*Pattern
+	buffer int // index into sched.Config.Buffers
+	cpu    bool
 }

@@ -276,12 +276,11 @@ func (p *placement) bufferLists() {
 func (p *placement) overrides() error {
 	p.hit = make([]bool, len(p.o.Overrides))
 	for _, o := range p.o.Overrides {
-		re, err := regexp.Compile(o.Pattern)
+		re, err := CompilePattern(o.Pattern)
 		if err != nil {
 			return refuse("-ot", "pattern %.80q: %v", o.Pattern, err)
 		}
-		v := override{re: re, buffer: -1}
-		v.literal, _ = re.LiteralPrefix()
+		v := override{Pattern: re, buffer: -1}
 		for i, b := range p.c.Buffers {
 			if b.Name == o.Buffer && (i < len(p.devices) || i == p.c.CPU) {
 				v.buffer, v.cpu = i, i == p.c.CPU
@@ -476,7 +475,7 @@ func (p *placement) pickFor(t model.Tensor, op graph.Op, il int) (int16, error) 
 	}
 	for j := range p.over {
 		v := &p.over[j]
-		if !strings.Contains(t.Name, v.literal) || !v.re.MatchString(t.Name) {
+		if !v.Match(t.Name) {
 			continue
 		}
 		p.hit[j] = true

@@ -9,7 +9,6 @@ import (
 	"fmt"
 	"math"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -800,7 +799,7 @@ func overrides(at func(*Flags) *[]estimate.Override) func(*Flags, string) error 
 			if !ok || pattern == "" || buffer == "" {
 				return fmt.Errorf("%q: want PATTERN=BUFFER", item)
 			}
-			if _, err := regexp.Compile(pattern); err != nil {
+			if _, err := estimate.CompilePattern(pattern); err != nil {
 				return fmt.Errorf("pattern %q: %w", pattern, err)
 			}
 			*at(f) = append(*at(f), estimate.Override{Pattern: pattern, Buffer: buffer})
