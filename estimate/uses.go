@@ -73,10 +73,25 @@ func Uses(m *model.Model, o Options) ([]Use, error) {
 	return uses, nil
 }
 
+// operatorsPerTensor is how many operators a layer has for each of its tensors, as
+// plain transformers do.
+const operatorsPerTensor = 3
+
 // operators counts those of the graph of one token of each sequence by layer, the
-// output last. What
-// belongs to no layer counts for the output.
+// output last. What belongs to no layer counts for the output. Without a graph
+// they are taken to be some for each tensor.
 func (r *run) operators() ([]int, error) {
+	if r.row.Build == nil {
+		n := make([]int, r.m.NLayerAll+1)
+		for i := range r.m.Tensors {
+			il, _, _ := parse(r.m.Tensors[i].Name)
+			if il < 0 || il > r.m.NLayerAll {
+				il = r.m.NLayerAll
+			}
+			n[il] += operatorsPerTensor
+		}
+		return n, nil
+	}
 	g, err := r.graph(r.c.NSeqMax, r.c.NSeqMax)
 	if err != nil {
 		return nil, err

@@ -17,6 +17,7 @@ import (
 	"weigh/estimate/plan"
 	"weigh/estimate/speed"
 	"weigh/inspect"
+	"weigh/inspect/arch"
 	"weigh/inspect/model"
 )
 
@@ -280,6 +281,8 @@ func printVerdict(w io.Writer, style render.Style, s *session, command string) {
 	switch {
 	case s.fits() && s.Defined():
 		fmt.Fprintln(w, style.Green("It would fit.")+" Once its weights are here, run:")
+	case s.fits() && arch.Lookup(s.Model.Arch) == nil:
+		fmt.Fprintln(w, style.Green("It would fit.")+" With a llama.cpp that knows the architecture, run:")
 	case s.fits():
 		fmt.Fprintln(w, style.Green("It fits.")+" Run:")
 	default:

@@ -1,6 +1,7 @@
 package arch
 
 import (
+	"fmt"
 	"weigh/formats"
 	"weigh/inspect/graph"
 	"weigh/inspect/model"
@@ -47,6 +48,9 @@ type cacheKey struct {
 // fit, because the file's tensors and keys contradict each other, is an error.
 func Build(m *model.Model, c *Context, mem *Memory, u Batch, p Placer) (*graph.Graph, error) {
 	row := Lookup(m.Arch)
+	if row == nil || row.Build == nil {
+		return nil, fmt.Errorf("the architecture %.80q has no graph", m.Arch)
+	}
 	b := &Builder{
 		Graph: graph.New(64 + 48*m.NLayerAll), HParams: &m.HParams, M: m, Row: row, C: c, U: u, Mem: mem,
 		NTokens: u.NTokens, place: p,
