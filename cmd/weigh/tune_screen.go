@@ -29,10 +29,10 @@ type screen struct {
 func runScreen(ctx context.Context, t *tuning, in any, out any) (take bool, err error) {
 	w := out.(io.Writer)
 	s := &screen{t: t, style: render.StyleOf(w), width: 80, height: 24}
-	_, err = tea.NewProgram(s, tea.WithContext(ctx), tea.WithInput(in.(io.Reader)), tea.WithOutput(w), tea.WithoutSignalHandler()).Run()
-	if ctx.Err() != nil {
-		err = nil // a signal asks to leave
-	}
+	p := tea.NewProgram(s, tea.WithInput(in.(io.Reader)), tea.WithOutput(w), tea.WithoutSignalHandler())
+	stop := context.AfterFunc(ctx, p.Quit) // a signal leaves as a key does: the terminal is given back whole
+	defer stop()
+	_, err = p.Run()
 	return s.take, err
 }
 
