@@ -2,6 +2,7 @@ package arch
 
 import (
 	"fmt"
+
 	"weigh/formats"
 	"weigh/inspect/graph"
 	"weigh/inspect/model"
