@@ -36,10 +36,16 @@ var errNo = errors.New("no")
 const softLimit = 48 << 20
 
 func main() {
-	if os.Getenv("GOMEMLIMIT") == "" {
-		debug.SetMemoryLimit(softLimit)
-	}
+	limitMemory(softLimit)
 	os.Exit(run(os.Args[1:], os.Stdout, os.Stderr))
+}
+
+// limitMemory sets the soft limit, unless the user has. Commands that hold many
+// models lift it: what they hold is worth more than the collector's time.
+func limitMemory(n int64) {
+	if os.Getenv("GOMEMLIMIT") == "" {
+		debug.SetMemoryLimit(n)
+	}
 }
 
 // run is main without the process: it returns the exit code.

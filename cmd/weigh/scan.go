@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"os"
 	"runtime"
 	"slices"
@@ -90,6 +91,7 @@ stands under "name" works in every command.`,
 			if helpAsked(cmd, args) {
 				return nil
 			}
+			limitMemory(math.MaxInt64)
 			dirs, err := parseRequest(cmd, r, args)
 			if err != nil {
 				return err

@@ -9,7 +9,6 @@ import (
 	"net/http"
 	"net/netip"
 	"os"
-	"runtime/debug"
 	"strings"
 	"syscall"
 	"time"
@@ -48,7 +47,7 @@ and loads nothing from anywhere.`,
   weigh serve ~/models
   weigh serve --demo`,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			debug.SetMemoryLimit(math.MaxInt64) // what it keeps of models is worth more than the collector's time
+			limitMemory(math.MaxInt64)
 			l, err := listen(o.listen)
 			if err != nil {
 				return err
