@@ -24,6 +24,7 @@ func onMachine(t *testing.T, name string) {
 		t.Fatal(err)
 	}
 	t.Setenv("WEIGH_SYSROOT", dir)
+	t.Setenv("XDG_CONFIG_HOME", t.TempDir()) // llama.cpp's configuration files would count
 	for _, v := range os.Environ() {
 		if name, _, _ := strings.Cut(v, "="); strings.HasPrefix(name, "LLAMA_ARG_") {
 			t.Setenv(name, "")
