@@ -91,6 +91,8 @@ type Arch struct {
 
 	// Load reads the hyper-parameters that the common ones do not cover.
 	Load func(k *Keys, h *model.HParams)
+	// Tensors asks for what llama.cpp's loader of the architecture asks for.
+	Tensors func(w *wants)
 	// Memory returns what a context keeps; nil stands for the default of the
 	// architecture's kind.
 	Memory func(m *model.Model, c *Context) *Memory

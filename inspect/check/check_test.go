@@ -83,8 +83,9 @@ func TestModel(t *testing.T) {
 		"the last norm lost":                {without(small(), "output_norm.weight"), nil, []string{"missing-tensor output_norm.weight"}, true},
 		"no epsilon":                        {drop(small(), "llama.attention.layer_norm_rms_epsilon"), nil, []string{"bad-metadata llama.attention.layer_norm_rms_epsilon"}, true},
 		"two keys lost":                     {drop(drop(small(), "llama.attention.layer_norm_rms_epsilon"), "llama.block_count"), nil, []string{"bad-metadata llama.attention.layer_norm_rms_epsilon", "bad-metadata llama.block_count"}, true},
-		"another feed-forward length":       {small().Set("llama.feed_forward_length", uint32(1<<20)), nil, []string{"width-mismatch blk.0.ffn_down.weight", "width-mismatch blk.0.ffn_up.weight"}, true},
-		"no feed-forward length":            {drop(small(), "llama.feed_forward_length"), nil, []string{"width-mismatch blk.0.ffn_down.weight", "width-mismatch blk.0.ffn_up.weight"}, true},
+		"another feed-forward length":       {small().Set("llama.feed_forward_length", uint32(1<<20)), nil, wrongShapes(small(), "ffn_"), true},
+		"no feed-forward length":            {drop(small(), "llama.feed_forward_length"), nil, wrongShapes(small(), "ffn_"), true},
+		"a tensor nobody knows":             {small().Add("blk.1.surplus.weight", formats.F32, 8), nil, []string{"unknown-tensor blk.1.surplus.weight"}, true},
 		"counts of another width":           {small().Set("llama.embedding_length", uint64(2048)).Set("llama.rope.freq_base", float64(1e4)), nil, []string{"wrong-type llama.embedding_length", "wrong-type llama.rope.freq_base"}, true},
 		"counts for layers":                 {small().Set("llama.attention.head_count_kv", slices.Repeat([]int32{kvHeads(small())}, layers(small()))), nil, nil, false},
 		"counts for more layers":            {small().Set("llama.attention.head_count_kv", slices.Repeat([]int32{kvHeads(small())}, layers(small())+1)), nil, []string{"bad-metadata llama.attention.head_count_kv"}, true},
@@ -92,7 +93,7 @@ func TestModel(t *testing.T) {
 		"experts of another width":          {fixtures.Model("qwen3moe-moe-Q4_K_M").Set("qwen3moe.expert_feed_forward_length", uint32(1<<20)), nil, []string{"width-mismatch blk.0.ffn_down_exps.weight"}, true},
 		"no merges":                         {drop(small(), "tokenizer.ggml.merges").Set("tokenizer.ggml.model", "gpt2"), nil, []string{"no-vocabulary tokenizer.ggml.merges"}, true},
 		"tokens that are numbers":           {small().Set("tokenizer.ggml.tokens", make([]int32, tokens(small()))), nil, []string{"wrong-type tokenizer.ggml.tokens"}, true},
-		"heads that do not share":           {small().Set("llama.attention.head_count_kv", uint32(3)), os.ErrInvalid, []string{"head-mismatch llama.attention.head_count_kv", "not-loadable tensors"}, true},
+		"heads that do not share":           {small().Set("llama.attention.head_count_kv", uint32(3)), os.ErrInvalid, append([]string{"head-mismatch llama.attention.head_count_kv", "not-loadable tensors"}, wrongShapes(small(), "attn_k", "attn_v")...), true},
 		"a projector is no language model":  {(&fixtures.GGUF{NoData: true}).Set("general.architecture", "clip"), nil, nil, false},
 	}
 	for name, tt := range tests {
@@ -112,6 +113,19 @@ func TestModel(t *testing.T) {
 			}
 		})
 	}
+}
+
+// wrongShapes are the problems of a model whose matrices with such names in the
+// blocks have a wrong width.
+func wrongShapes(g *fixtures.GGUF, names ...string) (codes []string) {
+	for _, t := range g.Tensors {
+		has := func(name string) bool { return strings.Contains(t.Name, "."+name) }
+		if len(t.Shape) > 1 && slices.ContainsFunc(names, has) {
+			codes = append(codes, "wrong-shape "+t.Name)
+		}
+	}
+	slices.Sort(codes)
+	return codes
 }
 
 // tensorFile is a GGUF of one tensor of two blocks, each byte 0x38, which makes

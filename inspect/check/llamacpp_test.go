@@ -3,14 +3,24 @@
 package check
 
 import (
+	"flag"
+	"fmt"
+	"math/rand/v2"
+	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
+	"time"
 
+	"weigh/estimate"
 	"weigh/fixtures"
 	"weigh/fixtures/llamacpp"
+	"weigh/formats"
+	"weigh/inspect"
 	"weigh/inspect/arch"
+	"weigh/inspect/model"
 )
 
 // TestLlamacppDemands asks llama.cpp to load each model without each of the keys
@@ -52,4 +62,115 @@ func TestLlamacppDemands(t *testing.T) {
 	if asked < len(arch.Names()) {
 		t.Errorf("%d keys were asked about, of %d architectures", asked, len(arch.Names()))
 	}
+}
+
+var nTensors = flag.Int("tensors", 3, "faults in the tensors of each model, drawn at random; 0: all")
+
+// TestLlamacppTensors loses, reshapes and adds tensors of each model, one at a
+// time, and compares what check says of loading the file with what llama.cpp
+// does.
+func TestLlamacppTensors(t *testing.T) {
+	seed := uint64(time.Now().UnixNano())
+	if s := os.Getenv("WEIGH_SEED"); s != "" {
+		n, err := strconv.ParseUint(s, 10, 64)
+		if err != nil {
+			t.Fatal(err)
+		}
+		seed = n
+	}
+	t.Logf("seed %d", seed)
+	rng := rand.New(rand.NewPCG(seed, 0))
+	o, err := llamacpp.Start(t.Context(), llamacpp.Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer o.Close()
+	path := filepath.Join(t.TempDir(), "m.gguf")
+	for _, name := range fixtures.Models() {
+		t.Run(name, func(t *testing.T) {
+			faults := tensorFaults(fixtures.Model(name))
+			rng.Shuffle(len(faults), func(i, j int) { faults[i], faults[j] = faults[j], faults[i] })
+			if *nTensors > 0 {
+				faults = faults[:min(len(faults), *nTensors)]
+			}
+			faults = append(faults, tensorFault{"whole", func(*fixtures.GGUF) {}})
+			for _, f := range faults {
+				g := fixtures.Model(name)
+				f.make(g)
+				if err := g.WriteSparse(path); err != nil {
+					t.Fatal(err)
+				}
+				s := llamacpp.Defaults()
+				s.GPUs, s.NCtx = 0, 128
+				r, err := o.Ask(llamacpp.Job{GGUF: path, Settings: s})
+				if err != nil {
+					r.Error = err.Error() // an abort
+				}
+				refused, why := refusal(t, path)
+				if refused == r.OK && !strings.Contains(why, "this is a draft") {
+					t.Errorf("%s: refused %t: %q, llama.cpp %t: %.300q", f.what, refused, why, !r.OK, r.Error)
+				}
+			}
+		})
+	}
+}
+
+// refusal returns what check says of loading a file.
+func refusal(t *testing.T, path string) (refused bool, why string) {
+	ins, err := inspect.Open(path)
+	if err != nil {
+		return true, err.Error()
+	}
+	defer ins.Close()
+	if ins.Model != nil {
+		if _, err := estimate.Run(ins.Model, estimate.Options{NCtx: 128}); err != nil {
+			why = err.Error()
+			if !strings.Contains(why, "this is a draft") {
+				refused = true
+			}
+		}
+	}
+	problems, modelRefused := Model(ins, nil)
+	for _, p := range problems {
+		if p.Severity == "warning" && modelRefused {
+			why += " " + p.Code + " " + p.Field + " " + p.Message
+		}
+	}
+	return refused || modelRefused, why
+}
+
+// A tensorFault is one thing wrong with a model's tensors.
+type tensorFault struct {
+	what string
+	make func(g *fixtures.GGUF)
+}
+
+// tensorFaults are those of the first tensor of each name that does not count
+// blocks.
+func tensorFaults(g *fixtures.GGUF) []tensorFault {
+	faults := []tensorFault{
+		{"surplus.weight", func(g *fixtures.GGUF) { g.Add("surplus.weight", formats.F32, 32) }},
+		{"blk.0.surplus.weight", func(g *fixtures.GGUF) { g.Add("blk.0.surplus.weight", formats.F32, 32) }},
+	}
+	seen := map[string]bool{}
+	for i, ten := range g.Tensors {
+		_, kind := model.SplitName(ten.Name)
+		if seen[kind] {
+			continue
+		}
+		seen[kind] = true
+		faults = append(faults, tensorFault{"without " + ten.Name, func(g *fixtures.GGUF) { g.Tensors = slices.Delete(g.Tensors, i, i+1) }})
+		for d := range ten.Shape {
+			step := uint64(1)
+			if d == 0 {
+				step, _ = ten.Type.Block()
+			}
+			faults = append(faults, tensorFault{fmt.Sprintf("%s with dimension %d larger", ten.Name, d), func(g *fixtures.GGUF) {
+				g.Tensors[i].Shape = slices.Clone(g.Tensors[i].Shape)
+				g.Tensors[i].Shape[d] += step
+				g.Tensors[i].Bytes = 0
+			}})
+		}
+	}
+	return faults
 }

@@ -54,13 +54,18 @@ func Model(ins *inspect.Inspection, load error) (problems []Problem, refused boo
 			c.refuse("unknown-architecture", "general.architecture", c.keyAt("general.architecture"), "llama.cpp v0.5.0 has no architecture %q", c.m.Arch)
 		}
 		c.vocabulary()
-		c.tensors()
+		wants, known := arch.Tensors(c.m)
+		if known {
+			c.wanted(wants)
+		} else {
+			c.tensors()
+		}
 		if load != nil {
 			c.refuse("not-loadable", "tensors", -1, "%v", load)
 			c.widths()
 			c.heads()
 		}
-		c.layers(load != nil)
+		c.layers(load != nil, !known)
 	}
 	if ins.HF != nil && ins.HF.Refused != "" {
 		c.refuse("not-convertible", "weights", -1, "llama.cpp's converter would refuse them: %s", ins.HF.Refused)
@@ -162,6 +167,75 @@ func (c *checker) keys(name string) {
 			c.refuse("wrong-type", kv.Key, kv.Offset, "is %s, llama.cpp reads %s only", got, want)
 		}
 	}
+}
+
+// maxListed bounds the faults in tensors that are listed.
+const maxListed = 1000
+
+// wanted compares the tensors with those that llama.cpp asks for.
+//
+// Source: src/llama-model-loader.cpp@v0.5.0, check_tensor_dims and
+// done_getting_tensors.
+func (c *checker) wanted(wants []arch.Want) {
+	asked, listed := make(map[string]bool, len(wants)), len(c.problems)+maxListed
+	for i := range c.problems {
+		asked[c.problems[i].Field] = true
+	}
+	for i := range wants {
+		w := &wants[i]
+		if asked[w.Name] {
+			continue
+		}
+		asked[w.Name] = true
+		t := c.named(w.Name)
+		switch {
+		case len(c.problems) >= listed:
+		case t == nil && !w.Optional:
+			c.refuse("missing-tensor", w.Name, -1, "missing: llama.cpp wants one of shape %v", w.Shape)
+		case t != nil && !w.Fits(t.Shape):
+			c.refuse("wrong-shape", t.Name, c.tensorAt(t.Name), "is %v, llama.cpp wants %v%s", t.Shape, w.Shape, c.saying(t.Shape, w.Shape))
+		}
+	}
+	for i := range c.m.Tensors {
+		if name := c.m.Tensors[i].Name; !asked[name] && len(c.problems) < listed {
+			c.refuse("unknown-tensor", name, c.tensorAt(name), "llama.cpp knows no such tensor in this architecture, and refuses files with tensors it does not use")
+		}
+	}
+}
+
+// saying names the key, if there is one, that holds the first number in which
+// the wanted shape differs.
+func (c *checker) saying(is []uint64, want []int64) string {
+	for d, n := range want {
+		if d < len(is) && uint64(n) == is[d] || c.file == nil {
+			continue
+		}
+		for i := range c.file.KVs {
+			key := c.file.KVs[i].Key
+			if !strings.HasPrefix(key, c.m.Arch+".") {
+				continue
+			}
+			if v, _ := c.file.Lookup(key); v == n {
+				return fmt.Sprintf(", as %s says %d", key, n)
+			}
+		}
+		break
+	}
+	return ", by its metadata"
+}
+
+// named returns the tensor of a name.
+func (c *checker) named(name string) *model.Tensor {
+	i := -1
+	if il, rest := model.SplitName(name); il >= 0 {
+		i = c.m.Index.Layer(il, rest)
+	} else {
+		i = c.m.Index.Global(rest)
+	}
+	if i < 0 {
+		return nil
+	}
+	return &c.m.Tensors[i]
 }
 
 // tensors looks for what almost every model has.
@@ -331,7 +405,7 @@ func (c *checker) heads() {
 // layers compares the blocks there are with those the metadata promises, and
 // each tensor with the same one of the other blocks. refused says that llama.cpp
 // does not load the model, whatever the reason.
-func (c *checker) layers(refused bool) {
+func (c *checker) layers(refused, guess bool) {
 	if len(c.m.Tensors) == 0 {
 		return
 	}
@@ -362,7 +436,9 @@ func (c *checker) layers(refused bool) {
 			c.warn("missing-layer", fmt.Sprintf("blk.%d", il), c.keyAt(key), "no tensor of block %d is there, of %d blocks promised", il, promised)
 		}
 	}
-	c.lost(sets[:min(len(sets), c.m.NLayer())])
+	if guess {
+		c.lost(sets[:min(len(sets), c.m.NLayer())])
+	}
 }
 
 // lost finds the block that has all tensors of another but one, when no other
