@@ -36,11 +36,12 @@ type File struct {
 
 // A Tensor is one entry of the header.
 type Tensor struct {
-	Name   string
-	Type   formats.DType
-	Shape  []uint64 // as written: slowest dimension first
-	Bytes  uint64   // stored bytes
-	Offset int64    // of the data, from the start of the file
+	Name         string
+	Shape        []uint64 // as written: slowest dimension first; not to be changed, as others may share it
+	Bytes        uint64   // stored bytes
+	Offset       int64    // of the data, from the start of the file
+	HeaderOffset uint32   // of this entry, from the start of the file
+	Type         formats.DType
 }
 
 // Elements returns the product of the shape as stored; packed types hold
@@ -75,11 +76,12 @@ func Read(src io.ReaderAt, size int64) (*File, error) {
 	return f, nil
 }
 
-// Check lists every fault of the file of size bytes in src, in the order of
-// their offsets as far as they have one. A file whose JSON cannot be followed
-// has that one fault. The error is for trouble in reading, not in the file.
-func Check(src io.ReaderAt, size int64) ([]formats.Problem, error) {
-	_, problems, err := read(src, size)
+// Check is Read for a file that may have faults: it lists every one, in the order
+// of their offsets as far as they have one. A file whose JSON cannot be followed
+// has that one fault. The file is nil when there is an error among them; the
+// error returned is for trouble in reading.
+func Check(src io.ReaderAt, size int64) (*File, []formats.Problem, error) {
+	f, problems, err := read(src, size)
 	var ferr *formats.Error
 	var lfs *formats.LFSPointer
 	switch {
@@ -92,33 +94,41 @@ func Check(src io.ReaderAt, size int64) ([]formats.Problem, error) {
 			Severity: formats.SeverityError, Code: "header", Message: ferr.Err.Error(), Field: ferr.Field, Offset: ferr.Offset,
 		})
 	case err != nil:
-		return nil, err
+		return nil, nil, err
 	}
 	slices.SortStableFunc(problems, func(a, b formats.Problem) int { return cmp.Compare(a.Offset, b.Offset) })
-	return problems, nil
+	if slices.ContainsFunc(problems, func(p formats.Problem) bool { return p.Severity == formats.SeverityError }) {
+		return nil, problems, nil
+	}
+	f.Problems = problems
+	return f, problems, nil
 }
 
-// entry is a tensor as its header entry states it.
-type entry struct {
-	Tensor
-	at         int64 // byte offset of its name in the file
-	begin, end uint64
-	sized      bool // dtype, shape and data_offsets could all be read
-}
-
-// Room is made at once for as many entries as a header of usual ones holds, up to
-// a bound.
+// Room is made at once for as many tensors as a header of usual entries holds, up
+// to a bound.
 const (
 	leastUsual  = 96 // bytes of an entry
 	maxExpected = 1 << 17
 )
 
+// What may cost memory. A tensor costs what this package and those that make a
+// model of it keep, its name apart.
+const (
+	costTensor   = 190
+	costMetadata = 100
+	maxName      = 64 << 10 // bytes of a tensor's name
+	maxValue     = 1 << 20  // bytes that are kept of a value of the metadata
+	maxDims      = 1 << 16
+)
+
 // reader gathers what is wrong on the way.
 type reader struct {
 	*jsonscan.Scanner
-	entries  []entry
-	dims     []uint64 // of the shape that is read
-	shapes   []uint64 // shapes are cut from here
+	tensors  []Tensor            // Offset is of the data's start in the buffer
+	unsized  map[uint32]bool     // by HeaderOffset: dtype, shape and data_offsets could not all be read
+	dims     []uint64            // of the shape that is read
+	key      []byte              // the same, as bytes
+	shapes   map[string][]uint64 // that were read, by those bytes
 	metadata map[string]string
 	seenMeta bool
 	problems []formats.Problem
@@ -165,8 +175,8 @@ func read(src io.ReaderAt, size int64) (*File, []formats.Problem, error) {
 	case int64(n) > size-8:
 		return nil, nil, fail("header length", "%d bytes do not fit in the %d bytes that follow; the file is cut short or not safetensors", n, size-8)
 	}
-	r := &reader{Scanner: jsonscan.New(src, 8, 8+int64(n), format, "header")}
-	r.entries = make([]entry, 0, min(n/leastUsual, maxExpected))
+	r := &reader{Scanner: jsonscan.New(src, 8, 8+int64(n), format, "header"), shapes: map[string][]uint64{}}
+	r.tensors = make([]Tensor, 0, min(n/leastUsual, maxExpected))
 	r.Known = append(entryFields[:], "BF16", "F16", "F32", "U8", "I32", "F8_E4M3")
 	if k := r.Kind(); k != jsonscan.Object {
 		r.Fail(r.Offset(), "%v, want a JSON object", k)
@@ -178,13 +188,10 @@ func read(src io.ReaderAt, size int64) (*File, []formats.Problem, error) {
 	}
 	r.dropDuplicates()
 	r.check(size - 8 - int64(n))
-	f := &File{HeaderBytes: int64(n), Metadata: r.metadata, Tensors: make([]Tensor, len(r.entries))}
-	for i := range r.entries {
-		e := &r.entries[i]
-		e.Offset = 8 + int64(n) + int64(e.begin)
-		f.Tensors[i] = e.Tensor
+	for i := range r.tensors {
+		r.tensors[i].Offset += 8 + int64(n)
 	}
-	return f, r.problems, nil
+	return &File{HeaderBytes: int64(n), Metadata: r.metadata, Tensors: r.tensors}, r.problems, nil
 }
 
 // member reads one member of the header object.
@@ -193,11 +200,19 @@ func (r *reader) member(key string, at int64) {
 		r.readMetadata(at)
 		return
 	}
-	const perTensor = 200 // of entry, Tensor and shape, roughly
-	r.Charge(perTensor)
-	e := entry{Tensor: Tensor{Name: key}, at: at}
-	r.readEntry(&e)
-	r.entries = append(r.entries, e)
+	if len(key) > maxName {
+		r.Fail(at, "a tensor's name of %d bytes, more than the %d that this reader takes", len(key), maxName)
+	}
+	r.Charge(costTensor)
+	t := Tensor{Name: key, HeaderOffset: uint32(at)}
+	if !r.readEntry(&t) {
+		if r.unsized == nil {
+			r.unsized = map[uint32]bool{}
+		}
+		r.Charge(costMetadata)
+		r.unsized[t.HeaderOffset] = true
+	}
+	r.tensors = append(r.tensors, t)
 }
 
 // readMetadata reads the value of "__metadata__": null, or strings by name, of
@@ -219,8 +234,14 @@ func (r *reader) readMetadata(at int64) {
 				r.Skip()
 				return
 			}
-			r.Charge(64)
-			r.metadata[key] = r.String()
+			r.Charge(costMetadata)
+			r.Peek()
+			at = r.Offset()
+			value, n := r.Head(maxValue)
+			if n > maxValue {
+				r.problem(formats.SeverityWarning, "long-metadata", field, at, "%.200q has a value of %d bytes; the first %d are kept", key, n, len(value))
+			}
+			r.metadata[key] = value
 		})
 	default:
 		r.fault("metadata-type", field, at, "%v, want an object of strings", k)
@@ -233,17 +254,18 @@ func (r *reader) readMetadata(at int64) {
 var entryFields = [...]string{"dtype", "shape", "data_offsets"}
 
 // readEntry reads a tensor's entry: an object, or, as the reference's JSON
-// library also allows, an array of the three values.
-func (r *reader) readEntry(e *entry) {
+// library also allows, an array of the three values. It reports whether dtype,
+// shape and data_offsets could all be read.
+func (r *reader) readEntry(t *Tensor) bool {
 	var seen, good [len(entryFields)]bool
 	read := func(i int) {
 		switch seen[i] = true; i {
 		case 0:
-			good[i] = r.readType(e)
+			good[i] = r.readType(t)
 		case 1:
-			good[i] = r.readShape(e)
+			good[i] = r.readShape(t)
 		case 2:
-			good[i] = r.readOffsets(e)
+			good[i] = r.readOffsets(t)
 		}
 	}
 	switch k := r.Kind(); k {
@@ -254,7 +276,7 @@ func (r *reader) readEntry(e *entry) {
 			case i < 0:
 				r.Skip()
 			case seen[i]:
-				r.fault("duplicate-field", e.field(key), at, "given twice")
+				r.fault("duplicate-field", t.field(key), at, "given twice")
 				r.Skip()
 			default:
 				read(i)
@@ -263,33 +285,33 @@ func (r *reader) readEntry(e *entry) {
 	case jsonscan.Array:
 		r.Array(func(i int) {
 			if i >= len(entryFields) {
-				r.fault("entry-type", e.field("entry"), e.at, "an array of more than %d values", len(entryFields))
+				r.fault("entry-type", t.field("entry"), int64(t.HeaderOffset), "an array of more than %d values", len(entryFields))
 				r.Skip()
 				return
 			}
 			read(i)
 		})
 	default:
-		r.fault("entry-type", e.field("entry"), e.at, "%v, want an object with dtype, shape and data_offsets", k)
+		r.fault("entry-type", t.field("entry"), int64(t.HeaderOffset), "%v, want an object with dtype, shape and data_offsets", k)
 		r.Skip()
-		return
+		return false
 	}
 	for i, name := range entryFields {
 		if !seen[i] {
-			r.fault("missing-field", e.field(name), e.at, "missing")
+			r.fault("missing-field", t.field(name), int64(t.HeaderOffset), "missing")
 		}
 	}
-	e.sized = good == [len(entryFields)]bool{true, true, true}
+	return good == [len(entryFields)]bool{true, true, true}
 }
 
 // field names a field of the entry for a message.
-func (e *entry) field(name string) string {
-	return "tensor " + strconv.QuoteToASCII(e.Name[:min(len(e.Name), 200)]) + " " + name
+func (t *Tensor) field(name string) string {
+	return "tensor " + strconv.QuoteToASCII(t.Name[:min(len(t.Name), 200)]) + " " + name
 }
 
 // readType reads a dtype: a name, or the one-member object {"F32":null} that
 // the reference's JSON library also takes for it.
-func (r *reader) readType(e *entry) bool {
+func (r *reader) readType(t *Tensor) bool {
 	var name string
 	r.Peek()
 	at := r.Offset()
@@ -307,20 +329,20 @@ func (r *reader) readType(e *entry) bool {
 			r.Skip()
 		})
 		if members != 1 {
-			r.fault("dtype", e.field("dtype"), at, "an object, want a type's name")
+			r.fault("dtype", t.field("dtype"), at, "an object, want a type's name")
 			return false
 		}
 	default:
-		r.fault("dtype", e.field("dtype"), at, "%v, want a type's name", k)
+		r.fault("dtype", t.field("dtype"), at, "%v, want a type's name", k)
 		r.Skip()
 		return false
 	}
-	t, ok := formats.ParseDType(name)
-	if !ok || !inSafetensors(t) {
-		r.fault("unknown-dtype", e.field("dtype"), at, "unknown type %.40q", name)
+	typ, ok := formats.ParseDType(name)
+	if !ok || !inSafetensors(typ) {
+		r.fault("unknown-dtype", t.field("dtype"), at, "unknown type %.40q", name)
 		return false
 	}
-	e.Type = t
+	t.Type = typ
 	return true
 }
 
@@ -336,46 +358,54 @@ func inSafetensors(t formats.DType) bool {
 }
 
 // readShape reads the list of dimensions.
-func (r *reader) readShape(e *entry) bool {
+func (r *reader) readShape(t *Tensor) bool {
 	r.dims = r.dims[:0]
-	ok := r.readUints(e, "shape", func(_ int, n uint64) {
-		r.Charge(8)
+	r.key = r.key[:0]
+	ok := r.readUints(t, "shape", func(_ int, n uint64) {
+		if len(r.dims) == maxDims {
+			r.Fail(int64(t.HeaderOffset), "a shape of more than %d dimensions", maxDims)
+			return
+		}
 		r.dims = append(r.dims, n)
+		r.key = binary.LittleEndian.AppendUint64(r.key, n)
 	})
-	if len(r.dims) > cap(r.shapes)-len(r.shapes) {
-		r.shapes = make([]uint64, 0, max(len(r.dims), 4096))
+	shape, known := r.shapes[string(r.key)]
+	if !known {
+		r.Charge(costMetadata + 2*len(r.key))
+		shape = slices.Clone(r.dims)
+		r.shapes[string(r.key)] = shape
 	}
-	first := len(r.shapes)
-	r.shapes = append(r.shapes, r.dims...)
-	e.Shape = slices.Clip(r.shapes[first:])
+	t.Shape = slices.Clip(shape)
 	return ok
 }
 
 // readOffsets reads the pair of data offsets.
-func (r *reader) readOffsets(e *entry) bool {
+func (r *reader) readOffsets(t *Tensor) bool {
 	r.Peek()
 	at, count := r.Offset(), 0
-	ok := r.readUints(e, "data_offsets", func(i int, n uint64) {
+	var begin, end uint64
+	ok := r.readUints(t, "data_offsets", func(i int, n uint64) {
 		switch count++; i {
 		case 0:
-			e.begin = n
+			begin = n
 		case 1:
-			e.end = n
+			end = n
 		}
 	})
+	t.Offset, t.Bytes = int64(begin), end-begin
 	if ok && count != 2 {
-		r.fault("data-offsets", e.field("data_offsets"), at, "%d values, want 2", count)
+		r.fault("data-offsets", t.field("data_offsets"), at, "%d values, want 2", count)
 		return false
 	}
 	return ok
 }
 
 // readUints reads an array of whole numbers, the named field of an entry.
-func (r *reader) readUints(e *entry, name string, each func(i int, n uint64)) bool {
+func (r *reader) readUints(t *Tensor, name string, each func(i int, n uint64)) bool {
 	r.Peek()
 	at := r.Offset()
 	if k := r.Kind(); k != jsonscan.Array {
-		r.fault("number-list", e.field(name), at, "%v, want an array of whole numbers", k)
+		r.fault("number-list", t.field(name), at, "%v, want an array of whole numbers", k)
 		r.Skip()
 		return false
 	}
@@ -384,14 +414,14 @@ func (r *reader) readUints(e *entry, name string, each func(i int, n uint64)) bo
 		r.Peek()
 		at := r.Offset()
 		if k := r.Kind(); k != jsonscan.Number {
-			r.fault("number-list", e.field(name), at, "%v at index %d, want a whole number", k, i)
+			r.fault("number-list", t.field(name), at, "%v at index %d, want a whole number", k, i)
 			r.Skip()
 			good = false
 			return
 		}
 		n, ok := r.Uint()
 		if !ok {
-			r.fault("number-list", e.field(name), at, "index %d is not a whole number from 0 to 2^64-1", i)
+			r.fault("number-list", t.field(name), at, "index %d is not a whole number from 0 to 2^64-1", i)
 			good = false
 			return
 		}
@@ -404,65 +434,70 @@ func (r *reader) readUints(e *entry, name string, each func(i int, n uint64)) bo
 // reference does, and reports the others. The format's description forbids
 // them, but no reader in use rejects them.
 func (r *reader) dropDuplicates() {
-	order := make([]int32, len(r.entries))
+	order := make([]int32, len(r.tensors))
 	for i := range order {
 		order[i] = int32(i)
 	}
-	slices.SortStableFunc(order, func(a, b int32) int { return cmp.Compare(r.entries[a].Name, r.entries[b].Name) })
+	slices.SortStableFunc(order, func(a, b int32) int { return cmp.Compare(r.tensors[a].Name, r.tensors[b].Name) })
 	var drop []int32
 	for i := 1; i < len(order); i++ {
-		if a, b := &r.entries[order[i-1]], &r.entries[order[i]]; a.Name == b.Name {
+		if a, b := &r.tensors[order[i-1]], &r.tensors[order[i]]; a.Name == b.Name {
 			drop = append(drop, order[i-1])
-			r.problem(formats.SeverityWarning, "duplicate-tensor", b.field("entry"), b.at,
-				"the name was used at byte %d already; readers take the last", a.at)
+			r.problem(formats.SeverityWarning, "duplicate-tensor", b.field("entry"), int64(b.HeaderOffset),
+				"the name was used at byte %d already; readers take the last", a.HeaderOffset)
 		}
 	}
 	slices.Sort(drop)
-	kept, d := r.entries[:0], 0
-	for i, e := range r.entries {
+	kept, d := r.tensors[:0], 0
+	for i, t := range r.tensors {
 		if d < len(drop) && int(drop[d]) == i {
 			d++
 			continue
 		}
-		kept = append(kept, e)
+		kept = append(kept, t)
 	}
-	r.entries = kept
+	r.tensors = kept
 }
 
-// check sorts the entries by their data and checks that sizes are right and
+// check sorts the tensors by their data and checks that sizes are right and
 // that the data fills the buffer of the given length without a gap.
 func (r *reader) check(buffer int64) {
-	slices.SortStableFunc(r.entries, func(a, b entry) int {
-		return cmp.Or(cmp.Compare(a.begin, b.begin), cmp.Compare(a.end, b.end))
+	span := func(t *Tensor) (begin, end uint64) { return uint64(t.Offset), uint64(t.Offset) + t.Bytes }
+	slices.SortStableFunc(r.tensors, func(a, b Tensor) int {
+		aBegin, aEnd := span(&a)
+		bBegin, bEnd := span(&b)
+		return cmp.Or(cmp.Compare(aBegin, bBegin), cmp.Compare(aEnd, bEnd))
 	})
-	var end uint64
-	for i := range r.entries {
-		e := &r.entries[i]
-		if !e.sized {
-			end = max(end, e.end)
+	var last uint64
+	for i := range r.tensors {
+		t := &r.tensors[i]
+		at := int64(t.HeaderOffset)
+		begin, end := span(t)
+		if r.unsized[t.HeaderOffset] {
+			last, t.Bytes = max(last, end), 0
 			continue
 		}
-		if e.begin != end || e.end < e.begin {
-			r.fault("data-offsets", e.field("data_offsets"), e.at,
-				"[%d, %d], want to begin at %d where the data before it ends", e.begin, e.end, end)
+		if begin != last || end < begin {
+			r.fault("data-offsets", t.field("data_offsets"), at,
+				"[%d, %d], want to begin at %d where the data before it ends", begin, end, last)
 		}
-		end = max(end, e.end)
-		e.Bytes = e.end - min(e.begin, e.end)
-		nbits, ok := bitSize(e.Type, e.Shape)
+		last = max(last, end)
+		t.Bytes = end - min(begin, end)
+		nbits, ok := bitSize(t.Type, t.Shape)
 		switch {
 		case !ok:
-			r.fault("shape-overflow", e.field("shape"), e.at, "the bits of %v elements do not fit in 64 bits", e.Shape[:min(len(e.Shape), 8)])
+			r.fault("shape-overflow", t.field("shape"), at, "the bits of %v elements do not fit in 64 bits", t.Shape[:min(len(t.Shape), 8)])
 		case nbits%8 != 0:
-			r.fault("partial-byte", e.field("shape"), e.at, "%d bits of %v are not whole bytes", nbits, e.Type)
-		case nbits/8 != e.Bytes:
-			r.fault("size", e.field("data_offsets"), e.at, "%d bytes, but %v of shape %v takes %d", e.Bytes, e.Type, e.Shape[:min(len(e.Shape), 8)], nbits/8)
+			r.fault("partial-byte", t.field("shape"), at, "%d bits of %v are not whole bytes", nbits, t.Type)
+		case nbits/8 != t.Bytes:
+			r.fault("size", t.field("data_offsets"), at, "%d bytes, but %v of shape %v takes %d", t.Bytes, t.Type, t.Shape[:min(len(t.Shape), 8)], nbits/8)
 		}
 	}
 	switch {
-	case end > uint64(buffer):
-		r.fault("truncated", "data", -1, "the tensors take %d bytes, the file has %d after its header; it is cut short", end, buffer)
-	case end < uint64(buffer):
-		r.fault("trailing-data", "data", -1, "%d bytes follow the last tensor", uint64(buffer)-end)
+	case last > uint64(buffer):
+		r.fault("truncated", "data", -1, "the tensors take %d bytes, the file has %d after its header; it is cut short", last, buffer)
+	case last < uint64(buffer):
+		r.fault("trailing-data", "data", -1, "%d bytes follow the last tensor", uint64(buffer)-last)
 	}
 }
 

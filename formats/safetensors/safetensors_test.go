@@ -128,7 +128,7 @@ func TestReadRejects(t *testing.T) {
 			if tt.offset != 0 && ferr.Offset != tt.offset {
 				t.Errorf("Read() rejected byte %d, want %d: %v", ferr.Offset, tt.offset, err)
 			}
-			problems, err := Check(bytes.NewReader(tt.in), int64(len(tt.in)))
+			_, problems, err := Check(bytes.NewReader(tt.in), int64(len(tt.in)))
 			if err != nil || !slices.ContainsFunc(problems, func(p formats.Problem) bool { return p.Field == tt.field }) {
 				t.Errorf("Check() = %v, %v, want the same fault", problems, err)
 			}
@@ -191,7 +191,7 @@ func TestCheckListsEveryFault(t *testing.T) {
 	b := file(`{"a":{"dtype":"X1","shape":[1],"data_offsets":[0,4]},`+
 		`"b":{"dtype":"F32","shape":[-1],"data_offsets":[4,8]},`+
 		`"c":{"dtype":"F32","shape":[3],"data_offsets":[8,16]}}`, 20)
-	problems, err := Check(bytes.NewReader(b), int64(len(b)))
+	_, problems, err := Check(bytes.NewReader(b), int64(len(b)))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -370,7 +370,7 @@ func both(t *testing.T, in []byte) {
 	if (file == nil) == (err == nil) {
 		t.Fatalf("Read() = %v, %v, want one of them", file, err)
 	}
-	problems, cerr := Check(bytes.NewReader(in), int64(len(in)))
+	_, problems, cerr := Check(bytes.NewReader(in), int64(len(in)))
 	faulty := slices.ContainsFunc(problems, func(p formats.Problem) bool { return p.Severity == formats.SeverityError })
 	if cerr != nil || faulty != (err != nil) {
 		t.Fatalf("Read() error = %v, but Check() = %v, %v", err, problems, cerr)
@@ -461,7 +461,7 @@ func TestForgeriesOf40GB(t *testing.T) {
 				if file, err := Read(f, size); file != nil || err == nil {
 					t.Errorf("Read() = %v, %v", file, err)
 				}
-				if _, err := Check(f, size); err != nil {
+				if _, _, err := Check(f, size); err != nil {
 					t.Error(err)
 				}
 			})

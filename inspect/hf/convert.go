@@ -2,6 +2,7 @@ package hf
 
 import (
 	"fmt"
+	"iter"
 	"math/bits"
 	"slices"
 	"strconv"
@@ -24,7 +25,7 @@ type tensor struct {
 	params, bytes uint64
 	// sides are the endings of NVFP4's scales of a whole matrix, written as
 	// tensors of their own: one number for a matrix, or one for each expert.
-	sides []string
+	sides sides
 }
 
 // Types that rows name.
@@ -140,9 +141,9 @@ type converter struct {
 	names   nameTable
 	pooling int64 // that of modules.json, -1 for none
 	stacks  map[string]*stack
-	order   []string        // keys of stacks
-	scratch map[string]int  // counts that a row keeps
-	weights map[string]bool // names after the filter
+	order   []string         // keys of stacks
+	scratch map[string]int   // counts that a row keeps
+	weights iter.Seq[string] // names of the weights, after the filter where it has run
 	notes   []string
 	unknown int // tensors without a GGUF name
 }
@@ -504,7 +505,7 @@ func (c *converter) emit(t tensor) {
 		}
 	}
 	c.add(t, name+suffix, pattern)
-	for _, side := range t.sides {
+	for side := range t.sides.ends() {
 		n := uint64(1)
 		if len(t.shape) == 3 {
 			n = t.shape[0]
@@ -623,31 +624,38 @@ func expertOf(name string) (string, int) {
 }
 
 // convert runs the rows' rules over the weights.
-func (c *converter) convert(weights []tensor) {
-	c.weights = map[string]bool{}
-	kept := weights[:0:0]
-	for _, t := range weights {
-		name := t.name
+func (c *converter) convert(weights []Weight) {
+	type keeper struct {
+		name string
+		w    *Weight
+	}
+	kept := make([]keeper, 0, len(weights))
+	for i := range weights {
+		name := weights[i].Name
 		if c.row.filter != nil {
 			name = c.row.filter(c, name)
 		}
 		if name != "" {
 			name = baseFilter(name)
 		}
-		if name == "" || isBuffer(name) {
-			continue
+		if name != "" && !isBuffer(name) {
+			kept = append(kept, keeper{name, &weights[i]})
 		}
-		t.name = name
-		c.weights[name] = true
-		kept = append(kept, t)
+	}
+	c.weights = func(yield func(string) bool) {
+		for _, k := range kept {
+			if !yield(k.name) {
+				return
+			}
+		}
 	}
 	if c.row.extra != nil {
 		for _, t := range c.row.extra(c) {
 			c.emit(t)
 		}
 	}
-	for _, t := range kept {
-		c.one(t)
+	for _, k := range kept {
+		c.one(toConvert(k.w).with(k.name))
 	}
 	for _, key := range c.order {
 		s := c.stacks[key]
@@ -660,6 +668,30 @@ func (c *converter) convert(weights []tensor) {
 			c.emit(t)
 		}
 	}
+}
+
+// hasWeight reports whether a weight is kept under a name.
+func (c *converter) hasWeight(name string) bool {
+	for n := range c.weights {
+		if n == name {
+			return true
+		}
+	}
+	return false
+}
+
+// toConvert returns a weight as the converter takes it up: unpacked, unless ggml
+// packs it in the same way.
+func toConvert(w *Weight) tensor {
+	t := tensor{name: w.Name, shape: w.Shape, stored: w.Type, params: w.Params, bytes: w.Bytes}
+	switch {
+	case w.Packed == "nvfp4" && len(w.Shape) > 0 && w.Shape[len(w.Shape)-1]%64 == 0:
+		t = t.forced(formats.NVFP4)
+		t.sides = w.scales
+	case w.Packed == "mxfp4" && len(w.Shape) > 0 && w.Shape[len(w.Shape)-1]%32 == 0:
+		t = t.forced(formats.MXFP4)
+	}
+	return t
 }
 
 // one converts a tensor, or puts it on the stack of its layer's experts.

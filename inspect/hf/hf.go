@@ -9,6 +9,7 @@ import (
 	_ "embed"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"maps"
 	"os"
@@ -127,29 +128,10 @@ func Check(path string) ([]formats.Problem, error) {
 	if err != nil {
 		return nil, err
 	}
-	var problems []formats.Problem
-	for _, name := range f.weights {
-		file, size, err := formats.Open(f.at(name))
-		if err != nil {
-			if errors.Is(err, fs.ErrNotExist) {
-				continue // reported as a missing shard below
-			}
-			return nil, err
-		}
-		found, err := safetensors.Check(file, size)
-		file.Close()
-		if err != nil {
-			return nil, err
-		}
-		for _, p := range found {
-			p.Field = name + ": " + p.Field
-			problems = append(problems, p)
-		}
+	if err := f.read(safetensors.Check); err != nil {
+		return nil, err
 	}
-	if err := f.read(); err == nil {
-		problems = append(problems, f.problems...)
-	}
-	return problems, nil
+	return f.problems, nil
 }
 
 func open(path string) (*Model, error) {
@@ -165,7 +147,7 @@ func open(path string) (*Model, error) {
 
 // open reads the weights and puts them together with the folder's facts.
 func (f *folder) open(path string) (*Model, error) {
-	if err := f.read(); err != nil {
+	if err := f.read(strict); err != nil {
 		return nil, err
 	}
 	return f.model(path)
@@ -346,9 +328,18 @@ func (f *folder) readIndex(name string) error {
 	return nil
 }
 
-// read reads the headers of the weights and compares them.
-func (f *folder) read() error {
-	read := map[string]*safetensors.File{}
+// strict is safetensors.Check for which a fault is an error.
+func strict(src io.ReaderAt, size int64) (*safetensors.File, []formats.Problem, error) {
+	f, err := safetensors.Read(src, size)
+	if err != nil {
+		return nil, nil, err
+	}
+	return f, f.Problems, nil
+}
+
+// read reads the headers of the weights and, if none has a fault, compares them.
+func (f *folder) read(header func(src io.ReaderAt, size int64) (*safetensors.File, []formats.Problem, error)) error {
+	read, whole := map[string]*safetensors.File{}, true
 	for _, name := range f.weights {
 		file, size, err := formats.Open(f.at(name))
 		if errors.Is(err, fs.ErrNotExist) && f.index != nil {
@@ -357,52 +348,55 @@ func (f *folder) read() error {
 		if err != nil {
 			return err
 		}
-		h, err := safetensors.Read(file, size)
+		h, problems, err := header(file, size)
 		file.Close()
 		if err != nil {
 			return fmt.Errorf("%s: %w", f.at(name), err)
 		}
+		for _, p := range problems {
+			p.Field = name + ": " + p.Field
+			f.problems = append(f.problems, p)
+		}
+		if h == nil {
+			whole = false
+			continue
+		}
 		read[name] = h
 		f.files = append(f.files, File{Name: name, Bytes: size, HeaderBytes: h.HeaderBytes, Tensors: h.Tensors, Metadata: h.Metadata})
-		f.problems = append(f.problems, h.Problems...)
 	}
 	if f.index != nil {
 		f.problems = append(f.problems, f.index.Problems...)
 	}
-	f.problems = append(f.problems, safetensors.CheckShards(f.index, read)...)
+	if whole {
+		f.problems = append(f.problems, safetensors.CheckShards(f.index, read)...)
+	}
 	return nil
 }
 
 // tensors returns every stored tensor once, by file and name, as the converter
 // reads them; of a name in two files the last counts.
-func (f *folder) tensors() []*stored {
+func (f *folder) tensors() []stored {
 	n := 0
 	for i := range f.files {
 		n += len(f.files[i].Tensors)
 	}
-	out := make([]*stored, 0, n)
-	var at map[string]int // a file alone has no name twice
-	if len(f.files) > 1 {
-		at = make(map[string]int, n)
-	}
+	all := make([]stored, 0, n)
 	for i := range f.files {
-		file := &f.files[i]
-		all, in := make([]stored, len(file.Tensors)), &holder{f, file.Name}
+		file, first := &f.files[i], len(all)
+		in := &holder{f, file.Name}
 		for i := range file.Tensors {
-			t := &file.Tensors[i]
-			all[i] = stored{name: t.Name, typ: t.Type, shape: t.Shape, bytes: t.Bytes, offset: t.Offset, in: in}
+			all = append(all, stored{&file.Tensors[i], in})
 		}
-		slices.SortFunc(all, func(a, b stored) int { return cmp.Compare(a.name, b.name) })
-		for i := range all {
-			s := &all[i]
-			if j, twice := at[s.name]; twice {
-				out[j] = s
-				continue
-			}
-			if at != nil {
-				at[s.name] = len(out)
-			}
-			out = append(out, s)
+		slices.SortFunc(all[first:], func(a, b stored) int { return cmp.Compare(a.Name, b.Name) })
+	}
+	if len(f.files) < 2 {
+		return all // a file alone has no name twice
+	}
+	places := newByName(len(all), func(i int) string { return all[i].Name })
+	out, placed := make([]stored, 0, n), make([]bool, n)
+	for i := range all {
+		if last := places.find(all[i].Name); !placed[last] {
+			out, placed[last] = append(out, all[last]), true
 		}
 	}
 	return out
@@ -431,8 +425,8 @@ func (f *folder) model(path string) (*Model, error) {
 	all := f.tensors()
 	m.StoredTensors = len(all)
 	for _, t := range all {
-		m.Bytes += t.bytes
-		m.StoredElements += params(t.shape)
+		m.Bytes += t.Bytes
+		m.StoredElements += params(t.Shape)
 	}
 	q := hfconfig.ReadQuantization(f.config, f.quantize, f.modelopt)
 	m.Weights = unpack(all, q)
@@ -715,10 +709,14 @@ var typeClasses = map[string]string{
 func (m *Model) convertAs(class string, h hfconfig.Object, f *folder) {
 	r := rowOf(class)
 	c := &converter{
-		row: r, class: class, arch: r.arch, h: h, meta: meta{}, pooling: f.poolingType(), stacks: map[string]*stack{}, scratch: map[string]int{}, weights: map[string]bool{}, out: formats.F16,
+		row: r, class: class, arch: r.arch, h: h, meta: meta{}, pooling: f.poolingType(), stacks: map[string]*stack{}, scratch: map[string]int{}, out: formats.F16,
 	}
-	for i := range m.Weights {
-		c.weights[m.Weights[i].Name] = true
+	c.weights = func(yield func(string) bool) {
+		for i := range m.Weights {
+			if !yield(m.Weights[i].Name) {
+				return
+			}
+		}
 	}
 	layers, ok := c.h.Int(layerKeys...)
 	if !ok {
@@ -742,7 +740,7 @@ func (m *Model) convertAs(class string, h hfconfig.Object, f *folder) {
 	}
 	c.names = nameTables()[c.arch]
 	c.out = outType(m.Weights)
-	c.convert(toConvert(m))
+	c.convert(m.Weights)
 	c.meta["general.architecture"] = c.arch
 	if !r.own {
 		c.base()
@@ -813,25 +811,6 @@ func outType(weights []Weight) formats.DType {
 		}
 	}
 	return formats.F16
-}
-
-// toConvert returns the weights as the converter takes them up: unpacked, but
-// for those that ggml packs in the same way.
-func toConvert(m *Model) []tensor {
-	out := make([]tensor, 0, len(m.Weights))
-	for i := range m.Weights {
-		w := &m.Weights[i]
-		t := tensor{name: w.Name, shape: w.Shape, stored: w.Type, params: w.Params, bytes: w.Bytes}
-		switch {
-		case w.Packed == "nvfp4" && len(w.Shape) > 0 && w.Shape[len(w.Shape)-1]%64 == 0:
-			t = t.forced(formats.NVFP4)
-			t.sides = w.scales
-		case w.Packed == "mxfp4" && len(w.Shape) > 0 && w.Shape[len(w.Shape)-1]%32 == 0:
-			t = t.forced(formats.MXFP4)
-		}
-		out = append(out, t)
-	}
-	return out
 }
 
 // countLayers returns one more than the highest layer number in the names.

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"encoding/binary"
 	"fmt"
+	"iter"
 	"math"
 	"slices"
 	"strconv"
@@ -11,29 +12,46 @@ import (
 
 	"weigh/formats"
 	"weigh/formats/hfconfig"
+	"weigh/formats/safetensors"
 )
 
 // A Weight is one parameter tensor as the model computes with it, put together
 // from the tensors that store it.
 type Weight struct {
 	Name   string        // of the parameter: "….weight" whatever its stored parts are called
-	Shape  []uint64      // logical, slowest dimension first
+	Shape  []uint64      // logical, slowest dimension first; not to be changed, as others may share it
+	Packed string        // how the values are packed: "gptq", "nvfp4", …; "" for plain elements
 	Params uint64        // product of Shape
+	Bytes  uint64        // of all stored parts: values, scales, zero points, indices
 	Type   formats.DType // of the stored tensor that holds the values
 	Guess  bool          // the packing does not tell the shape; Params is what the bytes can hold
-	Bytes  uint64        // of all stored parts: values, scales, zero points, indices
-	Packed string        // how the values are packed: "gptq", "nvfp4", …; "" for plain elements
-	scales []string      // NVFP4's scales of the whole matrix, by the GGUF's ending
+	scales sides
+}
+
+// sides are the scales of a whole NVFP4 matrix that there are.
+type sides uint8
+
+const (
+	scaleSide sides = 1 << iota
+	inputSide
+)
+
+// ends yields the endings that GGUF gives them.
+func (s sides) ends() iter.Seq[string] {
+	return func(yield func(string) bool) {
+		if s&scaleSide != 0 && !yield("scale") {
+			return
+		}
+		if s&inputSide != 0 {
+			yield("input_scale")
+		}
+	}
 }
 
 // A stored is a tensor as the files hold it.
 type stored struct {
-	name   string
-	shape  []uint64
-	bytes  uint64
-	offset int64
-	in     *holder
-	typ    formats.DType
+	*safetensors.Tensor
+	in *holder
 }
 
 // A holder is a file of a folder.
@@ -44,10 +62,10 @@ type holder struct {
 
 // read returns the contents, nil when they are larger than limit or unreadable.
 func (s *stored) read(limit int) []byte {
-	return s.in.folder.contents(s.in.name, s.offset, s.bytes, limit)
+	return s.in.folder.contents(s.in.name, s.Offset, s.Bytes, limit)
 }
 
-func (s *stored) dim(i int) uint64 { return tensor{shape: s.shape}.dim(i) }
+func (s *stored) dim(i int) uint64 { return tensor{shape: s.Shape}.dim(i) }
 
 // params returns the product of a shape, 0 when it overflows.
 func params(shape []uint64) uint64 {
@@ -62,63 +80,88 @@ func params(shape []uint64) uint64 {
 // Source: the layouts that the writers' projects document: AutoGPTQ, AutoAWQ,
 // bitsandbytes, compressed-tensors, TensorRT Model Optimizer, DeepSeek, Mistral,
 // gpt-oss, ExLlamaV2 and V3, MLX, torchao, HQQ.
-func unpack(tensors []*stored, q *hfconfig.Quantization) []Weight {
-	u := &unpacker{byName: make(map[string]*stored, len(tensors)), used: map[string]bool{}, q: q}
+func unpack(tensors []stored, q *hfconfig.Quantization) []Weight {
+	u := &unpacker{
+		tensors: tensors, used: make([]bool, len(tensors)), q: q,
+		places: newByName(len(tensors), func(i int) string { return tensors[i].Name }),
+	}
 	if u.q == nil {
 		u.q = &hfconfig.Quantization{}
 	}
-	for _, t := range tensors {
-		u.byName[t.name] = t
-	}
 	// Parts are claimed before plain tensors are listed, so that a part that
 	// comes first does not count as a parameter.
-	weights, found := make([]Weight, len(tensors)), make([]bool, len(tensors))
-	for i, t := range tensors {
-		if !u.used[t.name] {
-			weights[i], found[i] = u.group(t)
+	var packed []Weight
+	holds := make([]bool, len(tensors))
+	for i := range tensors {
+		if u.used[i] {
+			continue
+		}
+		if w, ok := u.group(&tensors[i]); ok {
+			packed, holds[i] = append(packed, w), true
 		}
 	}
-	out := weights[:0]
-	for i, t := range tensors {
-		if found[i] {
-			out = append(out, weights[i])
-		} else if !u.used[t.name] && !isAuxiliary(t) {
-			out = append(out, Weight{Name: t.name, Shape: t.shape, Params: params(t.shape), Type: t.typ, Bytes: t.bytes})
+	plain := func(i int) bool { return !holds[i] && !u.used[i] && !isAuxiliary(&tensors[i]) }
+	n := len(packed)
+	for i := range tensors {
+		if plain(i) {
+			n++
+		}
+	}
+	if n == len(packed) {
+		return packed
+	}
+	out := make([]Weight, 0, n)
+	for i := range tensors {
+		switch t := &tensors[i]; {
+		case holds[i]:
+			out, packed = append(out, packed[0]), packed[1:]
+		case plain(i):
+			out = append(out, Weight{Name: t.Name, Shape: t.Shape, Params: params(t.Shape), Type: t.Type, Bytes: t.Bytes})
 		}
 	}
 	return out
 }
 
 type unpacker struct {
-	byName map[string]*stored
-	used   map[string]bool // parts of a weight, the values excepted
-	q      *hfconfig.Quantization
+	tensors []stored
+	places  *byName
+	used    []bool // parts of a weight, the values excepted
+	q       *hfconfig.Quantization
+}
+
+// get returns the tensor of a name, nil when there is none.
+func (u *unpacker) get(name string) *stored {
+	if i := u.places.find(name); i >= 0 {
+		return &u.tensors[i]
+	}
+	return nil
 }
 
 // take claims the tensor base+end as a part, and returns it, nil when there is
 // none.
 func (u *unpacker) take(base, end string) *stored {
-	t := u.byName[base+end]
-	if t != nil {
-		u.used[t.name] = true
+	i := u.places.find(base + end)
+	if i < 0 {
+		return nil
 	}
-	return t
+	u.used[i] = true
+	return &u.tensors[i]
 }
 
 // weight makes a weight of values and the parts with the given endings.
 func (u *unpacker) weight(values *stored, name, packed string, shape []uint64, base string, ends ...string) (Weight, bool) {
-	w := Weight{Name: name, Shape: shape, Params: params(shape), Type: values.typ, Bytes: values.bytes, Packed: packed}
+	w := Weight{Name: name, Shape: shape, Params: params(shape), Type: values.Type, Bytes: values.Bytes, Packed: packed}
 	for _, end := range ends {
 		p := u.take(base, end)
 		if p == nil || p == values {
 			continue
 		}
-		w.Bytes += p.bytes
+		w.Bytes += p.Bytes
 		switch end {
 		case ".weight_scale_2", ".weight_global_scale":
-			w.scales = append(w.scales, "scale")
+			w.scales |= scaleSide
 		case ".input_scale", ".input_global_scale":
-			w.scales = append(w.scales, "input_scale")
+			w.scales |= inputSide
 		}
 	}
 	return w, true
@@ -133,63 +176,63 @@ var scaleEnds = []string{
 
 // group returns the weight whose values t holds, when it is packed.
 func (u *unpacker) group(t *stored) (Weight, bool) {
-	if base, ok := strings.CutSuffix(t.name, ".qweight"); ok {
+	if base, ok := strings.CutSuffix(t.Name, ".qweight"); ok {
 		return u.gptq(t, base)
 	}
-	if base, ok := strings.CutSuffix(t.name, ".weight_packed"); ok {
+	if base, ok := strings.CutSuffix(t.Name, ".weight_packed"); ok {
 		return u.compressed(t, base)
 	}
-	if base, ok := strings.CutSuffix(t.name, "_blocks"); ok && t.typ == formats.U8 && len(t.shape) >= 2 && u.byName[base+"_scales"] != nil {
+	if base, ok := strings.CutSuffix(t.Name, "_blocks"); ok && t.Type == formats.U8 && len(t.Shape) >= 2 && u.get(base+"_scales") != nil {
 		// [experts, rows, blocks, 16]: 32 weights of 4 bits in a block.
-		n := len(t.shape)
-		shape := append(slices.Clone(t.shape[:n-2]), t.dim(-2)*t.dim(-1)*2)
+		n := len(t.Shape)
+		shape := append(slices.Clone(t.Shape[:n-2]), t.dim(-2)*t.dim(-1)*2)
 		return u.weight(t, base, "mxfp4", shape, base, "_scales")
 	}
-	if base, ok := strings.CutSuffix(t.name, ".q_weight"); ok {
+	if base, ok := strings.CutSuffix(t.Name, ".q_weight"); ok {
 		return u.exl2(t, base)
 	}
-	if base, ok := strings.CutSuffix(t.name, ".trellis"); ok && len(t.shape) == 3 {
+	if base, ok := strings.CutSuffix(t.Name, ".trellis"); ok && len(t.Shape) == 3 {
 		return u.weight(t, base+".weight", "exl3", []uint64{16 * t.dim(1), 16 * t.dim(0)}, base, ".suh", ".svh", ".su", ".sv", ".mcg", ".mul1")
 	}
-	if base, ok := strings.CutSuffix(t.name, "._weight_qdata"); ok {
+	if base, ok := strings.CutSuffix(t.Name, "._weight_qdata"); ok {
 		return u.torchao(t, base)
 	}
-	if base, ok := strings.CutSuffix(t.name, ".W_q"); ok {
+	if base, ok := strings.CutSuffix(t.Name, ".W_q"); ok {
 		return u.hqq(t, base)
 	}
-	if base, ok := strings.CutSuffix(t.name, ".codes"); ok && u.byName[base+".codebooks"] != nil {
+	if base, ok := strings.CutSuffix(t.Name, ".codes"); ok && u.get(base+".codebooks") != nil {
 		// [outputs/a, inputs/b, books] codes for a×b weights, from books of
 		// [books, entries, a, b].
-		c := u.byName[base+".codebooks"]
+		c := u.get(base + ".codebooks")
 		return u.weight(t, base+".weight", "aqlm", []uint64{t.dim(0) * c.dim(2), t.dim(1) * c.dim(3)}, base, ".codebooks", ".scales")
 	}
-	if base, ok := strings.CutSuffix(t.name, ".indices"); ok && u.byName[base+".centroids.weight"] != nil {
+	if base, ok := strings.CutSuffix(t.Name, ".indices"); ok && u.get(base+".centroids.weight") != nil {
 		return u.vptq(t, base)
 	}
-	if base, ok := strings.CutSuffix(t.name, ".weight.compressed"); ok && u.byName[base+".weight.bitmask"] != nil {
+	if base, ok := strings.CutSuffix(t.Name, ".weight.compressed"); ok && u.get(base+".weight.bitmask") != nil {
 		// A bit for every weight says which are stored, the others being zero.
-		m := u.byName[base+".weight.bitmask"]
+		m := u.get(base + ".weight.bitmask")
 		return u.weight(t, base+".weight", "sparse-bitmask", []uint64{m.dim(0), 8 * m.dim(1)}, base, ".weight.bitmask", ".weight.shape", ".weight.row_offsets", ".weight_scale", ".weight_zero_point", ".input_scale")
 	}
 	for _, end := range []string{".weight._data", ".weight._data._data"} {
-		if base, ok := strings.CutSuffix(t.name, end); ok {
+		if base, ok := strings.CutSuffix(t.Name, end); ok {
 			return u.quanto(t, base)
 		}
 	}
-	if base, ok := strings.CutSuffix(t.name, ".B"); ok && t.typ == formats.I32 && u.byName[base+".s"] != nil {
+	if base, ok := strings.CutSuffix(t.Name, ".B"); ok && t.Type == formats.I32 && u.get(base+".s") != nil {
 		// Marlin's tiles of 16 inputs, 8 weights of 4 bits in each I32.
 		return u.weight(t, base+".weight", "marlin", []uint64{t.dim(1) / 2, 16 * t.dim(0)}, base, ".s", ".workspace")
 	}
-	base, ok := strings.CutSuffix(t.name, ".weight")
+	base, ok := strings.CutSuffix(t.Name, ".weight")
 	if !ok {
 		return u.bare(t)
 	}
 	switch {
-	case u.byName[t.name+".absmax"] != nil:
+	case u.get(t.Name+".absmax") != nil:
 		return u.nf4(t)
-	case u.byName[base+".SCB"] != nil:
-		return u.weight(t, t.name, "int8", t.shape, base, ".SCB", ".weight_format")
-	case t.typ == formats.U32 && u.byName[base+".scales"] != nil:
+	case u.get(base+".SCB") != nil:
+		return u.weight(t, t.Name, "int8", t.Shape, base, ".SCB", ".weight_format")
+	case t.Type == formats.U32 && u.get(base+".scales") != nil:
 		return u.mlx(t, base)
 	}
 	return u.scaled(t, base)
@@ -200,14 +243,14 @@ func (u *unpacker) group(t *stored) (Weight, bool) {
 // output, and the zero points are packed along it as the weights of a module
 // are, whatever the configuration says of the others.
 func (u *unpacker) gptq(t *stored, base string) (Weight, bool) {
-	scales, zeros, idx := u.byName[base+".scales"], u.byName[base+".qzeros"], u.byName[base+".g_idx"]
+	scales, zeros, idx := u.get(base+".scales"), u.get(base+".qzeros"), u.get(base+".g_idx")
 	parts := []string{".qzeros", ".scales", ".g_idx", ".workspace"}
 	name := base + ".weight"
-	if t.typ == formats.U8 || t.typ == formats.I8 {
+	if t.Type == formats.U8 || t.Type == formats.I8 {
 		return u.pairs(t, base)
 	}
 	bits := uint64(max(u.q.Bits, 0))
-	if scales != nil && zeros != nil && scales.dim(-1) > 0 && zeros.typ == t.typ {
+	if scales != nil && zeros != nil && scales.dim(-1) > 0 && zeros.Type == t.Type {
 		if b := 32 * zeros.dim(-1) / scales.dim(-1); b >= 1 && b <= 8 {
 			bits = b
 		}
@@ -217,7 +260,7 @@ func (u *unpacker) gptq(t *stored, base string) (Weight, bool) {
 	case strings.HasPrefix(u.q.Raw.String("version"), "gemv"):
 		return u.weight(t, name, "awq", []uint64{t.dim(0), t.dim(1) * 32 / cmp.Or(uint64(max(u.q.Bits, 0)), 4)}, base, parts...)
 	case idx != nil:
-		return u.weight(t, name, "gptq", []uint64{t.dim(1), params(idx.shape)}, base, parts...)
+		return u.weight(t, name, "gptq", []uint64{t.dim(1), params(idx.Shape)}, base, parts...)
 	case scales != nil && scales.dim(-1) != t.dim(1):
 		return u.weight(t, name, "awq", []uint64{scales.dim(-1), t.dim(0)}, base, parts...)
 	case scales != nil || u.q.Method == "gptq" || strings.HasSuffix(u.q.Format, "gptq"):
@@ -229,50 +272,50 @@ func (u *unpacker) gptq(t *stored, base string) (Weight, bool) {
 // pairs reads FP-Quant's and SVDQuant's layout: two weights of 4 bits in each
 // byte.
 func (u *unpacker) pairs(t *stored, base string) (Weight, bool) {
-	n := len(t.shape)
+	n := len(t.Shape)
 	if n == 0 {
 		return Weight{}, false
 	}
 	packed := "int4"
-	if s := u.byName[base+".scales"]; s != nil && s.typ == formats.F8_E4M3 {
+	if s := u.get(base + ".scales"); s != nil && s.Type == formats.F8_E4M3 {
 		packed = "nvfp4"
-	} else if s != nil && (s.typ == formats.U8 || s.typ == formats.F8_E8M0) {
+	} else if s != nil && (s.Type == formats.U8 || s.Type == formats.F8_E8M0) {
 		packed = "mxfp4"
 	}
-	return u.weight(t, base+".weight", packed, append(slices.Clone(t.shape[:n-1]), 2*t.dim(-1)), base,
+	return u.weight(t, base+".weight", packed, append(slices.Clone(t.Shape[:n-1]), 2*t.dim(-1)), base,
 		".scales", ".wscales", ".wzeros", ".wcscales", ".wtscale", ".weight_global_scale", ".act_global_scale", ".smooth", ".smooth_orig", ".smooth_factor", ".smooth_factor_orig", ".forward_hadamard_matrix", ".backward_hadamard_matrix")
 }
 
 // compressed reads compressed-tensors' packed layouts.
 func (u *unpacker) compressed(t *stored, base string) (Weight, bool) {
 	ends := []string{".weight_scale", ".weight_global_scale", ".weight_shape", ".weight_zero_point", ".weight_g_idx", ".input_global_scale", ".input_scale", ".scale_packed", ".meta"}
-	n := len(t.shape)
+	n := len(t.Shape)
 	if n == 0 {
 		return Weight{}, false
 	}
-	name, scale := base+".weight", u.byName[base+".weight_scale"]
-	last := func(in uint64) []uint64 { return append(slices.Clone(t.shape[:n-1]), in) }
-	if t.typ == formats.U8 {
+	name, scale := base+".weight", u.get(base+".weight_scale")
+	last := func(in uint64) []uint64 { return append(slices.Clone(t.Shape[:n-1]), in) }
+	if t.Type == formats.U8 {
 		packed := "mxfp4"
-		if u.byName[base+".weight_global_scale"] != nil || scale != nil && scale.typ == formats.F8_E4M3 {
+		if u.get(base+".weight_global_scale") != nil || scale != nil && scale.Type == formats.F8_E4M3 {
 			packed = "nvfp4"
 		}
 		return u.weight(t, name, packed, last(2*t.dim(-1)), base, ends...)
 	}
 	shape := []uint64(nil)
-	if s := u.byName[base+".weight_shape"]; s != nil {
+	if s := u.get(base + ".weight_shape"); s != nil {
 		shape = integers(s)
 	}
 	bits := uint64(max(u.q.Bits, 1))
 	// What the values can hold bounds what the shape may say.
-	held := t.bytes * 8 / bits
+	held := t.Bytes * 8 / bits
 	if u.q.Bits == 0 { // modules differ
 		bits = 4
 	}
-	if u.byName[base+".meta"] != nil { // every second weight is zero and not stored
+	if u.get(base+".meta") != nil { // every second weight is zero and not stored
 		held *= 2
-		if s := u.byName[base+".scale_packed"]; s != nil && s.dim(-1) > 0 && len(shape) == 0 {
-			shape = []uint64{s.dim(-1), t.bytes * 8 / bits * 2 / s.dim(-1)}
+		if s := u.get(base + ".scale_packed"); s != nil && s.dim(-1) > 0 && len(shape) == 0 {
+			shape = []uint64{s.dim(-1), t.Bytes * 8 / bits * 2 / s.dim(-1)}
 		}
 	}
 	if len(shape) == 0 || params(shape) == 0 || params(shape) > held {
@@ -292,14 +335,14 @@ func (u *unpacker) nf4(t *stored) (Weight, bool) {
 	ends := []string{".absmax", ".nested_absmax", ".quant_map", ".nested_quant_map"}
 	for _, kind := range []string{"nf4", "fp4"} {
 		end := ".quant_state.bitsandbytes__" + kind
-		s := u.byName[t.name+end]
+		s := u.get(t.Name + end)
 		if s == nil {
 			continue
 		}
 		packed = kind
 		ends = append(ends, end)
 		if b := s.read(64 << 10); b != nil {
-			if o, err := hfconfig.Parse(b, s.name); err == nil {
+			if o, err := hfconfig.Parse(b, s.Name); err == nil {
 				for _, v := range o.List("shape") {
 					n, _ := hfconfig.AsInt(v)
 					shape = append(shape, uint64(max(n, 0)))
@@ -308,17 +351,17 @@ func (u *unpacker) nf4(t *stored) (Weight, bool) {
 		}
 	}
 	guess := false
-	if n := params(shape); len(shape) == 0 || n == 0 || n > 2*t.bytes || n+1 < 2*t.bytes {
-		shape, guess = []uint64{2 * t.bytes}, true
+	if n := params(shape); len(shape) == 0 || n == 0 || n > 2*t.Bytes || n+1 < 2*t.Bytes {
+		shape, guess = []uint64{2 * t.Bytes}, true
 	}
-	w, ok := u.weight(t, t.name, packed, shape, t.name, ends...)
+	w, ok := u.weight(t, t.Name, packed, shape, t.Name, ends...)
 	w.Guess = guess
 	return w, ok
 }
 
 // mlx reads MLX's layout: bits-wide weights packed along the input in U32.
 func (u *unpacker) mlx(t *stored, base string) (Weight, bool) {
-	scales := u.byName[base+".scales"]
+	scales := u.get(base + ".scales")
 	bits, group := uint64(max(u.q.Bits, 0)), uint64(max(u.q.Group, 0))
 	if o := u.q.Raw.Object(base); o != nil { // a module's own setting
 		b, _ := o.Int("bits")
@@ -335,17 +378,17 @@ func (u *unpacker) mlx(t *stored, base string) (Weight, bool) {
 		in = t.dim(-1) * 8
 	}
 	in = min(in, t.dim(-1)*32) // no fewer than one bit each
-	shape := append(slices.Clone(t.shape[:max(len(t.shape)-1, 0)]), in)
-	return u.weight(t, t.name, "mlx", shape, base, ".scales", ".biases")
+	shape := append(slices.Clone(t.Shape[:max(len(t.Shape)-1, 0)]), in)
+	return u.weight(t, t.Name, "mlx", shape, base, ".scales", ".biases")
 }
 
 // exl2 reads ExLlamaV2's layout, whose rows have several widths.
 func (u *unpacker) exl2(t *stored, base string) (Weight, bool) {
 	in, out := t.dim(0), t.dim(1)
-	if p := u.byName[base+".q_invperm"]; p != nil {
-		in = params(p.shape)
-	} else if p := u.byName[base+".q_perm"]; p != nil {
-		in = params(p.shape)
+	if p := u.get(base + ".q_invperm"); p != nil {
+		in = params(p.Shape)
+	} else if p := u.get(base + ".q_perm"); p != nil {
+		in = params(p.Shape)
 	}
 	return u.weight(t, base+".weight", "exl2", []uint64{out, in}, base, ".q_scale", ".q_scale_max", ".q_groups", ".q_invperm", ".q_perm", ".q_group_map")
 }
@@ -353,13 +396,13 @@ func (u *unpacker) exl2(t *stored, base string) (Weight, bool) {
 // torchao reads torchao's flattened tensors; how many weights a byte holds is
 // not in the header.
 func (u *unpacker) torchao(t *stored, base string) (Weight, bool) {
-	shape, guess := slices.Clone(t.shape), false
+	shape, guess := slices.Clone(t.Shape), false
 	kind := strings.ToLower(u.q.Raw.String("quant_type") + fmt.Sprint(u.q.Raw["quant_type"]))
 	if n := len(shape); n > 0 {
 		switch {
-		case t.typ == formats.I32:
+		case t.Type == formats.I32:
 			shape[n-1], guess = shape[n-1]*8, true
-		case t.typ == formats.U8 || strings.Contains(kind, "int4") && t.typ == formats.I8:
+		case t.Type == formats.U8 || strings.Contains(kind, "int4") && t.Type == formats.I8:
 			shape[n-1], guess = shape[n-1]*2, true
 		}
 	}
@@ -375,8 +418,8 @@ func (u *unpacker) vptq(t *stored, base string) (Weight, bool) {
 	in, _ := o.Int("in_features")
 	out, _ := o.Int("out_features")
 	shape, guess := []uint64{uint64(max(out, 0)), uint64(max(in, 0))}, false
-	if n := params(shape); n == 0 || n > t.bytes*64 { // a vector of 16 in two bits is as far as it goes
-		shape, guess = slices.Clone(t.shape), true
+	if n := params(shape); n == 0 || n > t.Bytes*64 { // a vector of 16 in two bits is as far as it goes
+		shape, guess = slices.Clone(t.Shape), true
 	}
 	w, ok := u.weight(t, base+".weight", "vptq", shape, base, ".centroids.weight", ".res_centroids.weight", ".outlier_centroids.weight", ".outlier_indices", ".perm", ".weight_scale", ".weight_bias")
 	w.Guess = guess
@@ -386,8 +429,8 @@ func (u *unpacker) vptq(t *stored, base string) (Weight, bool) {
 // quanto reads optimum-quanto's flattened tensors: bytes as they are, 4 bits two
 // to a byte, 2 bits four.
 func (u *unpacker) quanto(t *stored, base string) (Weight, bool) {
-	shape, guess := slices.Clone(t.shape), false
-	if n := len(shape); n > 0 && t.typ == formats.U8 {
+	shape, guess := slices.Clone(t.Shape), false
+	if n := len(shape); n > 0 && t.Type == formats.U8 {
 		each := uint64(2)
 		if u.q.Raw.String("weights") == "int2" || u.q.Raw.String("weights") == "qint2" {
 			each = 4
@@ -402,7 +445,7 @@ func (u *unpacker) quanto(t *stored, base string) (Weight, bool) {
 // hqq reads HQQ's layout.
 func (u *unpacker) hqq(t *stored, base string) (Weight, bool) {
 	bits := uint64(max(u.q.Bits, 0))
-	if s := u.byName[base+".nbits"]; s != nil {
+	if s := u.get(base + ".nbits"); s != nil {
 		if v := integers(s); len(v) == 1 {
 			bits = v[0]
 		}
@@ -412,11 +455,11 @@ func (u *unpacker) hqq(t *stored, base string) (Weight, bool) {
 	}
 	var shape []uint64
 	guess := false
-	if s := u.byName[base+".shape"]; s != nil {
+	if s := u.get(base + ".shape"); s != nil {
 		shape = integers(s)
 	}
-	if n := params(shape); len(shape) == 0 || n == 0 || n > t.bytes*8/bits+32 {
-		shape, guess = []uint64{t.bytes * 8 / bits}, true
+	if n := params(shape); len(shape) == 0 || n == 0 || n > t.Bytes*8/bits+32 {
+		shape, guess = []uint64{t.Bytes * 8 / bits}, true
 	}
 	w, ok := u.weight(t, base+".weight", "hqq", shape, base, ".scale", ".zero", ".nbits", ".axis", ".group_size", ".shape", ".packing", ".view_as_float", ".channel_wise", ".optimize", ".round_zero", ".unpack_view_dtype", ".compute_dtype", ".quant_scale", ".quant_zero", ".offload_meta", ".stores_quant_config")
 	w.Guess = guess
@@ -426,75 +469,75 @@ func (u *unpacker) hqq(t *stored, base string) (Weight, bool) {
 // scaled reads weights that have scales beside them: FP8 and integers as they
 // are, FP4 two to a byte, ternary four.
 func (u *unpacker) scaled(t *stored, base string) (Weight, bool) {
-	scale := u.byName[base+".weight_scale"]
-	plain := u.byName[base+".scale"]
-	n := len(t.shape)
-	last := func(k uint64) []uint64 { return append(slices.Clone(t.shape[:n-1]), k*t.dim(-1)) }
-	switch byteWide := t.typ == formats.U8 || t.typ == formats.I8; {
-	case n >= 2 && t.typ == formats.U8 && scale != nil && scale.typ == formats.F8_E4M3:
-		return u.weight(t, t.name, "nvfp4", last(2), base, scaleEnds...)
-	case n >= 2 && t.typ == formats.U8 && scale != nil && (scale.typ == formats.U8 || scale.typ == formats.F8_E8M0) && scale.dim(-1)*16 == t.dim(-1):
-		return u.weight(t, t.name, "mxfp4", last(2), base, scaleEnds...)
+	scale := u.get(base + ".weight_scale")
+	plain := u.get(base + ".scale")
+	n := len(t.Shape)
+	last := func(k uint64) []uint64 { return append(slices.Clone(t.Shape[:n-1]), k*t.dim(-1)) }
+	switch byteWide := t.Type == formats.U8 || t.Type == formats.I8; {
+	case n >= 2 && t.Type == formats.U8 && scale != nil && scale.Type == formats.F8_E4M3:
+		return u.weight(t, t.Name, "nvfp4", last(2), base, scaleEnds...)
+	case n >= 2 && t.Type == formats.U8 && scale != nil && (scale.Type == formats.U8 || scale.Type == formats.F8_E8M0) && scale.dim(-1)*16 == t.dim(-1):
+		return u.weight(t, t.Name, "mxfp4", last(2), base, scaleEnds...)
 	case n >= 2 && byteWide && plain != nil && plain.dim(-1)*16 == t.dim(-1):
-		return u.weight(t, t.name, "mxfp4", last(2), base, scaleEnds...) // DeepSeek V4's experts
-	case n >= 2 && t.typ == formats.U8 && scale != nil && u.q.Method == "bitnet":
-		return u.weight(t, t.name, "bitnet", append([]uint64{4 * t.dim(0)}, t.shape[1:]...), base, scaleEnds...)
+		return u.weight(t, t.Name, "mxfp4", last(2), base, scaleEnds...) // DeepSeek V4's experts
+	case n >= 2 && t.Type == formats.U8 && scale != nil && u.q.Method == "bitnet":
+		return u.weight(t, t.Name, "bitnet", append([]uint64{4 * t.dim(0)}, t.Shape[1:]...), base, scaleEnds...)
 	}
-	if n == 2 && t.typ == formats.U8 && scale != nil && scale.dim(0) == 2*t.dim(0) {
-		return u.weight(t, t.name, "int4", []uint64{2 * t.dim(0), t.dim(1)}, base, scaleEnds...) // ModelOpt's INT4_AWQ
+	if n == 2 && t.Type == formats.U8 && scale != nil && scale.dim(0) == 2*t.dim(0) {
+		return u.weight(t, t.Name, "int4", []uint64{2 * t.dim(0), t.dim(1)}, base, scaleEnds...) // ModelOpt's INT4_AWQ
 	}
-	if n == 2 && (t.typ == formats.I32 || t.typ == formats.U32) && scale != nil {
+	if n == 2 && (t.Type == formats.I32 || t.Type == formats.U32) && scale != nil {
 		// Quark's integers; which way they are packed the scales tell.
 		bits := cmp.Or(uint64(max(u.q.Bits, 0)), 4)
 		shape, guess := []uint64{t.dim(0), t.dim(1) * 32 / bits}, true
 		if out := t.dim(1) * 32 / bits; scale.dim(-1) == out || scale.dim(0) == out {
 			shape, guess = []uint64{out, t.dim(0)}, false
 		}
-		w, ok := u.weight(t, t.name, "int"+strconv.FormatUint(bits, 10), shape, base, scaleEnds...)
+		w, ok := u.weight(t, t.Name, "int"+strconv.FormatUint(bits, 10), shape, base, scaleEnds...)
 		w.Guess = guess
 		return w, ok
 	}
-	if !isQuantized(t.typ) {
+	if !isQuantized(t.Type) {
 		return Weight{}, false
 	}
 	packed := ""
 	for _, end := range scaleEnds {
-		if u.byName[base+end] != nil {
-			packed = strings.ToLower(t.typ.String())
+		if u.get(base+end) != nil {
+			packed = strings.ToLower(t.Type.String())
 		}
 	}
 	if packed == "" {
 		return Weight{}, false
 	}
-	if s := scale; s != nil && (s.typ == formats.U8 || s.typ == formats.F8_E8M0) {
+	if s := scale; s != nil && (s.Type == formats.U8 || s.Type == formats.F8_E8M0) {
 		packed = "mxfp8"
 	}
-	return u.weight(t, t.name, packed, t.shape, base, scaleEnds...)
+	return u.weight(t, t.Name, packed, t.Shape, base, scaleEnds...)
 }
 
 // bare reads FP8 and FP4 parameters whose name has no ".weight", such as fused
 // experts.
 func (u *unpacker) bare(t *stored) (Weight, bool) {
 	for _, end := range []string{"_scale", "_weight_scale"} {
-		s, n := u.byName[t.name+end], len(t.shape)
-		if s == nil || t.typ != formats.U8 || n < 2 {
+		s, n := u.get(t.Name+end), len(t.Shape)
+		if s == nil || t.Type != formats.U8 || n < 2 {
 			continue
 		}
 		packed := ""
-		switch s.typ {
+		switch s.Type {
 		case formats.F8_E4M3:
 			packed = "nvfp4"
 		case formats.U8, formats.F8_E8M0:
 			packed = "mxfp4"
 		}
 		if packed != "" {
-			return u.weight(t, t.name, packed, append(slices.Clone(t.shape[:n-1]), 2*t.dim(-1)), t.name, end, end+"_2", "_input_scale", "_input_global_scale", "_weight_global_scale")
+			return u.weight(t, t.Name, packed, append(slices.Clone(t.Shape[:n-1]), 2*t.dim(-1)), t.Name, end, end+"_2", "_input_scale", "_input_global_scale", "_weight_global_scale")
 		}
 	}
-	if !isQuantized(t.typ) || u.byName[t.name+"_scale_inv"] == nil && u.byName[t.name+"_scale"] == nil {
+	if !isQuantized(t.Type) || u.get(t.Name+"_scale_inv") == nil && u.get(t.Name+"_scale") == nil {
 		return Weight{}, false
 	}
-	return u.weight(t, t.name, strings.ToLower(t.typ.String()), t.shape, t.name, "_scale_inv", "_scale", "_input_scale")
+	return u.weight(t, t.Name, strings.ToLower(t.Type.String()), t.Shape, t.Name, "_scale_inv", "_scale", "_input_scale")
 }
 
 // isQuantized reports whether a type stands for weights only with a scale.
@@ -505,20 +548,20 @@ func isQuantized(t formats.DType) bool {
 // isAuxiliary reports whether a tensor that belongs to no weight is no
 // parameter either: a buffer, or a scale of activations or of the cache.
 func isAuxiliary(t *stored) bool {
-	if isBuffer(t.name) {
+	if isBuffer(t.Name) {
 		return true
 	}
 	for _, end := range []string{".running_mean", ".running_var", ".num_batches_tracked", ".act_scale", ".k_scale", ".v_scale", ".kv_scale", ".q_scale", ".prob_scale", ".input_scale", ".output_scale", ".weight_scale", ".weight_scale_2", ".activation_scale", ".qscale_act", ".input_scale_ub", "scaled_fp8"} {
-		if strings.HasSuffix(t.name, end) {
+		if strings.HasSuffix(t.Name, end) {
 			return true
 		}
 	}
-	return strings.HasSuffix(t.name, ".attn.bias") && len(t.shape) == 4 // GPT-2's mask
+	return strings.HasSuffix(t.Name, ".attn.bias") && len(t.Shape) == 4 // GPT-2's mask
 }
 
 // integers returns the contents of a small tensor of whole numbers.
 func integers(t *stored) []uint64 {
-	width := map[formats.DType]int{formats.I32: 4, formats.U32: 4, formats.I64: 8, formats.U64: 8}[t.typ]
+	width := map[formats.DType]int{formats.I32: 4, formats.U32: 4, formats.I64: 8, formats.U64: 8}[t.Type]
 	b := t.read(1 << 10)
 	if width == 0 || b == nil {
 		return nil

@@ -91,7 +91,7 @@ var deepseekRows = []row{
 		hf: []string{"Dots3NoteForCausalLM", "Dots3NoteForConditionalGeneration", "Dots3NoteTextForCausalLM"}, arch: "dots3note",
 		prepare: all(latentPrepare, func(c *converter) {
 			delete(c.h, "head_dim")
-			if c.weights["model.mtp.embed_tokens.weight"] {
+			if c.hasWeight("model.mtp.embed_tokens.weight") {
 				c.blocks++
 				c.scratch["nextn"] = 1
 			}

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"strconv"
+	"strings"
 	"unicode/utf16"
 	"unicode/utf8"
 
@@ -20,8 +21,15 @@ import (
 // Source: serde_json 1.0 src/de.rs, Deserializer.remaining_depth.
 const MaxDepth = 127
 
-// maxNumber bounds the digits of one number.
-const maxNumber = 4096
+// maxNumber bounds the digits of one number, maxString the bytes of one string
+// that is returned whole.
+const (
+	maxNumber = 4096
+	maxString = 4 << 20
+)
+
+// budget is what the text of one file may cost in memory at first.
+const budget = 32 << 20
 
 // A Scanner reads one JSON text. The first fault stays: every later call
 // returns zero values at once, so loops end and the caller checks Err once.
@@ -51,7 +59,7 @@ type Scanner struct {
 func New(src io.ReaderAt, off, end int64, format, field string) *Scanner {
 	return &Scanner{
 		format: format, field: field, src: src, next: off, end: end,
-		window: make([]byte, min(max(end-off, 0), 64<<10)), Budget: 48 << 20,
+		window: make([]byte, min(max(end-off, 0), 64<<10)), Budget: budget,
 	}
 }
 
@@ -200,63 +208,89 @@ func (s *Scanner) Array(element func(i int)) {
 
 // String reads a string and takes its length from the budget.
 func (s *Scanner) String() string {
-	s.text(true)
-	if s.err != nil {
+	s.Peek()
+	at := s.Offset()
+	text, n := s.Head(maxString)
+	if n > maxString {
+		s.Fail(at, "a string of %d bytes, more than the %d that this reader takes", n, maxString)
 		return ""
+	}
+	return text
+}
+
+// Head reads a string of n bytes and returns the first most of them, whole
+// characters only, which it takes from the budget.
+func (s *Scanner) Head(most int) (head string, n int64) {
+	n = s.text(most)
+	if s.err != nil {
+		return "", 0
+	}
+	for n > int64(most) && len(s.scratch) > 0 {
+		if r, size := utf8.DecodeLastRune(s.scratch); r != utf8.RuneError || size > 1 {
+			break
+		}
+		s.scratch = s.scratch[:len(s.scratch)-1]
 	}
 	for _, k := range s.Known {
 		if k == string(s.scratch) {
-			return k
+			return k, n
 		}
 	}
-	return string(s.scratch)
+	return string(s.scratch), n
 }
 
-// text reads a string into scratch, or past it when keep is false.
-func (s *Scanner) text(keep bool) {
+// text reads a string of n bytes, the first of which, up to most, into scratch.
+func (s *Scanner) text(most int) (n int64) {
 	if !s.want('"') {
-		return
+		return 0
 	}
 	s.scratch = s.scratch[:0]
-	utf := utf8check{}
-	for s.fill() {
-		n := 0
-		for n < len(s.buf) && s.buf[n] != '"' && s.buf[n] != '\\' && s.buf[n] >= 0x20 {
-			n++
-		}
-		if bad := utf.add(s.buf[:n]); bad >= 0 {
-			s.Fail(s.Offset()+int64(bad), "not UTF-8 inside a string")
+	keep := func(b []byte) {
+		n += int64(len(b))
+		if len(s.scratch) >= most {
 			return
 		}
-		if keep && n > 0 {
-			s.Charge(n)
-			s.scratch = append(s.scratch, s.buf[:n]...)
+		if room := most - len(s.scratch); len(b) > room {
+			b = b[:room]
+			most = 0 // nothing follows what is cut
 		}
-		s.buf = s.buf[n:]
+		s.Charge(len(b))
+		s.scratch = append(s.scratch, b...)
+	}
+	utf := utf8check{}
+	for s.fill() {
+		i := 0
+		for i < len(s.buf) && s.buf[i] != '"' && s.buf[i] != '\\' && s.buf[i] >= 0x20 {
+			i++
+		}
+		if bad := utf.add(s.buf[:i]); bad >= 0 {
+			s.Fail(s.Offset()+int64(bad), "not UTF-8 inside a string")
+			return n
+		}
+		keep(s.buf[:i])
+		s.buf = s.buf[i:]
 		if len(s.buf) == 0 {
 			continue
 		}
 		if utf.partial() {
 			s.Fail(s.Offset(), "not UTF-8 inside a string")
-			return
+			return n
 		}
 		switch c := s.buf[0]; c {
 		case '"':
 			s.buf = s.buf[1:]
-			return
+			return n
 		case '\\':
 			s.buf = s.buf[1:]
-			r := s.escape()
-			if keep {
-				s.Charge(utf8.RuneLen(r))
-				s.scratch = utf8.AppendRune(s.scratch, r)
-			}
+			var char [utf8.UTFMax]byte
+			keep(char[:utf8.EncodeRune(char[:], s.escape())])
 		default:
 			s.Fail(s.Offset(), "control character %q inside a string", c)
-			return
+			return n
 		}
 	}
 	s.Fail(s.Offset(), "the text ends inside a string")
+	return n
 }
 
 // escape reads what follows a backslash.
@@ -310,10 +344,13 @@ func (s *Scanner) byte() byte {
 
 func (s *Scanner) hex4(at int64) (r rune) {
 	for range 4 {
-		d, err := strconv.ParseUint(string(rune(s.byte())), 16, 8)
-		if err != nil {
+		d := strings.IndexByte("0123456789abcdefABCDEF", s.byte())
+		if d < 0 {
 			s.Fail(at, "\\u without four hexadecimal digits")
 			return 0
+		}
+		if d > 0xf {
+			d -= 6
 		}
 		r = r<<4 | rune(d)
 	}
@@ -475,7 +512,7 @@ func (s *Scanner) Skip() {
 		if s.enter('{') {
 			for i := 0; s.more(i, '}'); i++ {
 				s.Peek()
-				s.text(false)
+				s.text(0)
 				if !s.want(':') {
 					return
 				}
@@ -485,7 +522,7 @@ func (s *Scanner) Skip() {
 	case Array:
 		s.Array(func(int) { s.Skip() })
 	case String:
-		s.text(false)
+		s.text(0)
 	case Number:
 		s.Number()
 	case Bool:
