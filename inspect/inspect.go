@@ -178,7 +178,12 @@ func Load(set *gguf.Set) (*model.Model, error) {
 }
 
 // tensorsOf returns a GGUF's tensors as estimates take them.
-func tensorsOf(set *gguf.Set) (all []model.Tensor) {
+func tensorsOf(set *gguf.Set) []model.Tensor {
+	n := 0
+	for _, f := range set.Files {
+		n += len(f.Tensors)
+	}
+	all := make([]model.Tensor, 0, n)
 	for i, t := range set.Tensors() {
 		all = append(all, model.Tensor{
 			Name: t.Name, Type: t.Type, Shape: t.Shape, Bytes: t.Bytes,

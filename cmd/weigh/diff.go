@@ -1,6 +1,9 @@
 package main
 
 import (
+	"bufio"
+	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -13,6 +16,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"weigh/cmd/weigh/internal/render"
+	"weigh/formats"
 	"weigh/formats/gguf"
 	"weigh/inspect"
 	"weigh/inspect/check"
@@ -39,12 +43,13 @@ Exit codes: 0 the same, 1 they differ, 2 could not be compared.`,
 			if err != nil {
 				return err
 			}
+			defer d.close()
 			w := cmd.OutOrStdout()
 			switch {
 			case asJSON:
-				err = writeJSON(w, d)
+				err = d.writeJSON(w)
 			case !brief:
-				printDiff(w, render.StyleOf(w), d)
+				d.print(w, render.StyleOf(w))
 			}
 			if err == nil && !d.Same {
 				return errNo
@@ -59,7 +64,8 @@ Exit codes: 0 the same, 1 they differ, 2 could not be compared.`,
 	return cmd
 }
 
-// The documents of `weigh diff --json`.
+// The documents of `weigh diff --json`; after the metadata it has "tensors", a
+// list of tensorChange.
 type (
 	diffDocument struct {
 		Schema   int              `json:"schema"`
@@ -68,9 +74,9 @@ type (
 		Same     bool             `json:"same"`
 		ByName   string           `json:"compared_by"` // "stored names" or "logical names"
 		Metadata []metadataChange `json:"metadata"`
-		Tensors  []tensorChange   `json:"tensors"`
 
 		shown uint64 // bytes of text in Metadata
+		sides [2]*diffSide
 	}
 	metadataChange struct {
 		Key string `json:"key"`
@@ -91,64 +97,154 @@ type (
 	}
 )
 
-func diffModels(cmd *cobra.Command, a, b string, data bool) (*diffDocument, error) {
-	d := &diffDocument{Schema: 1, A: a, B: b, ByName: "stored names", Metadata: []metadataChange{}, Tensors: []tensorChange{}}
-	insA, err := openTarget(a)
-	if err != nil {
+// A diffSide is what is compared of one model: no more of it is kept, so that
+// there is room for two.
+type diffSide struct {
+	format   string
+	metadata map[string]any
+	tensors  []namedTensor // by name
+	close    func() error
+}
+
+// A namedTensor is a tensor with the name that it is compared by.
+type namedTensor struct {
+	name   string
+	shape  []uint64
+	bytes  uint64
+	sha256 string // "" where it is not compared
+	typ    formats.DType
+}
+
+// document returns a tensor as the document has it, nil for none.
+func (t *namedTensor) document() *diffTensor {
+	if t == nil {
+		return nil
+	}
+	return &diffTensor{t.typ.String(), append([]uint64{}, t.shape...), t.bytes, t.sha256}
+}
+
+func diffModels(cmd *cobra.Command, a, b string, data bool) (_ *diffDocument, err error) {
+	d := &diffDocument{Schema: 1, A: a, B: b, ByName: "stored names", Metadata: []metadataChange{}}
+	defer func() {
+		if err != nil {
+			d.close()
+		}
+	}()
+	if err := d.open(func(ins *inspect.Inspection) (*diffSide, error) { return storedSide(ins), nil }); err != nil {
 		return nil, err
 	}
-	defer insA.Close()
-	insB, err := openTarget(b)
-	if err != nil {
-		return nil, err
-	}
-	defer insB.Close()
-	across := insA.Format != insB.Format
-	if across {
+	across := d.sides[0].format != d.sides[1].format
+	switch {
+	case across && data:
+		return nil, errors.New("--data: the weights of different formats cannot be the same bytes; convert one of the models first")
+	case across:
 		d.ByName = "logical names"
-		if data {
-			return nil, errors.New("--data: the weights of different formats cannot be the same bytes; convert one of the models first")
-		}
-		for _, ins := range []*inspect.Inspection{insA, insB} {
-			if ins.Model == nil {
-				return nil, fmt.Errorf("%s: it has no names in common with another format: %w", ins.Path, ins.Reason)
-			}
-		}
+		err = d.open(logicalSide)
+	case data:
+		err = d.open(func(ins *inspect.Inspection) (*diffSide, error) { return hashedSide(cmd, ins) })
 	}
-	d.compareMetadata(insA, insB, across)
-	ta, err := diffTensors(cmd, insA, across, data)
 	if err != nil {
 		return nil, err
 	}
-	tb, err := diffTensors(cmd, insB, across, data)
-	if err != nil {
-		return nil, err
-	}
-	for _, name := range bothKeys(ta, tb) {
-		x, y := ta[name], tb[name]
-		var what []string
-		switch {
-		case x == nil:
-			what = []string{"only in b"}
-		case y == nil:
-			what = []string{"only in a"}
-		default:
-			if x.Type != y.Type {
-				what = append(what, "type")
-			}
-			if !slices.Equal(x.Shape, y.Shape) {
-				what = append(what, "shape")
-			}
-			if x.SHA256 != y.SHA256 {
-				what = append(what, "data")
-			}
-		}
-		if what != nil {
-			d.Tensors = append(d.Tensors, tensorChange{name, x, y, what})
+	x, y := d.sides[0].metadata, d.sides[1].metadata
+	for _, key := range bothKeys(x, y) {
+		if !sameValue(x[key], y[key]) {
+			d.Metadata = append(d.Metadata, metadataChange{key, d.shownValue(x[key]), d.shownValue(y[key])})
 		}
 	}
-	d.Same = len(d.Metadata) == 0 && len(d.Tensors) == 0
+	d.Same = len(d.Metadata) == 0
+	for range d.changes() {
+		d.Same = false
+		break
+	}
 	return d, nil
+}
+
+// open reads both models, one after the other.
+func (d *diffDocument) open(read func(*inspect.Inspection) (*diffSide, error)) error {
+	d.close()
+	for i, path := range []string{d.A, d.B} {
+		ins, err := openTarget(path)
+		if err != nil {
+			return err
+		}
+		side, err := read(ins)
+		if err != nil {
+			ins.Close()
+			return err
+		}
+		side.format, side.close = ins.Format, ins.Close
+		forget(ins)
+		slices.SortStableFunc(side.tensors, func(a, b namedTensor) int { return strings.Compare(a.name, b.name) })
+		d.sides[i] = side
+	}
+	return nil
+}
+
+// forget drops what a side has taken from a model, or does not need: all but the
+// metadata of a GGUF, which is read when it is compared.
+func forget(ins *inspect.Inspection) {
+	ins.HF, ins.Model = nil, nil
+	if ins.GGUF != nil {
+		for _, f := range ins.GGUF.Files {
+			f.Tensors = nil
+		}
+	}
+}
+
+func (d *diffDocument) close() {
+	for i, s := range d.sides {
+		if s != nil {
+			s.close()
+		}
+		d.sides[i] = nil
+	}
+}
+
+// changes goes through the tensors that differ, by name.
+func (d *diffDocument) changes() iter.Seq[tensorChange] {
+	return func(yield func(tensorChange) bool) {
+		a, b := d.sides[0].tensors, d.sides[1].tensors
+		for len(a) > 0 || len(b) > 0 {
+			var x, y *namedTensor
+			inA := len(b) == 0 || len(a) > 0 && a[0].name <= b[0].name
+			inB := len(a) == 0 || len(b) > 0 && b[0].name <= a[0].name
+			if inA {
+				x, a = &a[0], a[1:]
+			}
+			if inB {
+				y, b = &b[0], b[1:]
+			}
+			what := differs(x, y)
+			if what == nil {
+				continue
+			}
+			name := cmp.Or(x, y).name
+			if !yield(tensorChange{name, x.document(), y.document(), what}) {
+				return
+			}
+		}
+	}
+}
+
+// differs says in what two tensors differ, of which one may be nil.
+func differs(a, b *namedTensor) (what []string) {
+	switch {
+	case a == nil:
+		return []string{"only in b"}
+	case b == nil:
+		return []string{"only in a"}
+	}
+	if a.typ != b.typ {
+		what = append(what, "type")
+	}
+	if !slices.Equal(a.shape, b.shape) {
+		what = append(what, "shape")
+	}
+	if a.sha256 != b.sha256 {
+		what = append(what, "data")
+	}
+	return what
 }
 
 // bothKeys returns the keys of two maps, sorted.
@@ -165,51 +261,49 @@ func bothKeys[T any](a, b map[string]T) (keys []string) {
 	return keys
 }
 
-// diffTensors returns a model's tensors: as stored, or under the names that
-// they have in a GGUF, without the trailing dimensions of one.
-func diffTensors(cmd *cobra.Command, ins *inspect.Inspection, logical, data bool) (map[string]*diffTensor, error) {
-	tensors := map[string]*diffTensor{}
-	if logical {
-		for i := range ins.Model.Tensors {
-			t := &ins.Model.Tensors[i]
-			shape := slices.Clone(t.Shape)
-			for len(shape) > 1 && shape[len(shape)-1] == 1 {
-				shape = shape[:len(shape)-1]
-			}
-			tensors[t.Name] = &diffTensor{Type: t.Type.String(), Shape: shape, Bytes: t.Bytes}
-		}
-		return tensors, nil
+// storedSide is a model's tensors and metadata as its files have them.
+func storedSide(ins *inspect.Inspection) *diffSide {
+	s := &diffSide{metadata: allMetadata(ins)}
+	n := 0
+	for range check.Pieces(ins) {
+		n++
 	}
-	if !data {
-		for _, p := range check.Pieces(ins) {
-			tensors[p.Name] = &diffTensor{Type: p.Type.String(), Shape: p.Shape, Bytes: p.Bytes}
-		}
-		return tensors, nil
+	s.tensors = make([]namedTensor, 0, n)
+	for p := range check.Pieces(ins) {
+		s.tensors = append(s.tensors, namedTensor{name: p.Name, typ: p.Type, shape: p.Shape, bytes: p.Bytes})
 	}
-	err := watched(cmd.ErrOrStderr(), "hashing", ins.TensorBytes(), func(read *atomic.Uint64) error {
+	return s
+}
+
+// hashedSide is storedSide with the hashes of the weights.
+func hashedSide(cmd *cobra.Command, ins *inspect.Inspection) (*diffSide, error) {
+	s := &diffSide{metadata: allMetadata(ins)}
+	return s, watched(cmd.ErrOrStderr(), "hashing", ins.TensorBytes(), func(read *atomic.Uint64) error {
 		hashes, err := check.HashTensors(cmd.Context(), ins, read)
 		for _, h := range hashes {
-			tensors[h.Name] = &diffTensor{h.Type, h.Shape, h.Bytes, h.SHA256}
+			typ, _ := formats.ParseDType(h.Type)
+			s.tensors = append(s.tensors, namedTensor{h.Name, h.Shape, h.Bytes, h.SHA256, typ})
 		}
 		return err
 	})
-	return tensors, err
 }
 
-// compareMetadata compares what the files say: all of it within a format, what
-// the model's shape rests on across formats.
-func (d *diffDocument) compareMetadata(a, b *inspect.Inspection, across bool) {
-	var x, y map[string]any
-	if across {
-		x, y = shapeOf(a), shapeOf(b)
-	} else {
-		x, y = allMetadata(a), allMetadata(b)
+// logicalSide is a model's tensors under the names that they have in a GGUF,
+// without the trailing dimensions of one, and what its shape rests on.
+func logicalSide(ins *inspect.Inspection) (*diffSide, error) {
+	if ins.Model == nil {
+		return nil, fmt.Errorf("%s: it has no names in common with another format: %w", ins.Path, ins.Reason)
 	}
-	for _, key := range bothKeys(x, y) {
-		if !sameValue(x[key], y[key]) {
-			d.Metadata = append(d.Metadata, metadataChange{key, d.shownValue(x[key]), d.shownValue(y[key])})
+	s := &diffSide{metadata: shapeOf(ins)}
+	for i := range ins.Model.Tensors {
+		t := &ins.Model.Tensors[i]
+		shape := t.Shape
+		for len(shape) > 1 && shape[len(shape)-1] == 1 {
+			shape = shape[:len(shape)-1]
 		}
+		s.tensors = append(s.tensors, namedTensor{name: t.Name, typ: t.Type, shape: shape, bytes: t.Bytes})
 	}
+	return s, nil
 }
 
 // shapeOf returns what of a model is the same in every format.
@@ -325,8 +419,23 @@ func (d *diffDocument) shownValue(v any) any {
 	return map[string]any{"type": s.kv.TypeName(), "length": length}
 }
 
-// printDiff writes the differences.
-func printDiff(w io.Writer, style render.Style, d *diffDocument) {
+// writeJSON writes the document, the tensors one by one.
+func (d *diffDocument) writeJSON(w io.Writer) error {
+	var head bytes.Buffer
+	if err := writeJSON(&head, d); err != nil {
+		return err
+	}
+	out := &jsonOut{Writer: bufio.NewWriterSize(w, maxPiece)}
+	_, _ = out.Write(bytes.TrimSuffix(head.Bytes(), []byte("\n}\n")))
+	writeList(out, "tensors", d.changes())
+	return out.end()
+}
+
+// printBatch is how many tensors are aligned with each other.
+const printBatch = 1000
+
+// print writes the differences.
+func (d *diffDocument) print(w io.Writer, style render.Style) {
 	if d.Same {
 		fmt.Fprintln(w, style.Green("the same")+" by "+d.ByName)
 		return
@@ -352,10 +461,6 @@ func printDiff(w io.Writer, style render.Style, d *diffDocument) {
 		}
 		render.Columns(w, rows)
 	}
-	if len(d.Tensors) == 0 {
-		return
-	}
-	fmt.Fprintf(w, "%s\n", style.Bold("tensors"))
 	tensor := func(t *diffTensor) string {
 		if t == nil {
 			return "(none)"
@@ -367,9 +472,20 @@ func printDiff(w io.Writer, style render.Style, d *diffDocument) {
 		return t.Type + " " + strings.Join(shape, "x")
 	}
 	var rows [][]string
-	for _, c := range d.Tensors {
+	n := 0
+	for c := range d.changes() {
+		if n++; n == 1 {
+			fmt.Fprintf(w, "%s\n", style.Bold("tensors"))
+		}
 		rows = append(rows, []string{"  " + render.Text(c.Name), tensor(c.A), "->", tensor(c.B), strings.Join(c.What, ", ")})
+		if len(rows) == printBatch {
+			render.Columns(w, rows)
+			rows = rows[:0]
+		}
+	}
+	if n == 0 {
+		return
 	}
 	render.Columns(w, rows)
-	fmt.Fprintf(w, "%s of metadata and %s differ\n", plural(len(d.Metadata), "key"), plural(len(d.Tensors), "tensor"))
+	fmt.Fprintf(w, "%s of metadata and %s differ\n", plural(len(d.Metadata), "key"), plural(n, "tensor"))
 }

@@ -11,6 +11,12 @@ import (
 	"weigh/formats"
 )
 
+// A wholeDiff is the document with its tensors.
+type wholeDiff struct {
+	diffDocument
+	Tensors []tensorChange `json:"tensors"`
+}
+
 func TestDiff(t *testing.T) {
 	dir := t.TempDir()
 	file := func(name string, build func(g *fixtures.GGUF), data byte) string {
@@ -49,7 +55,7 @@ func TestDiff(t *testing.T) {
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
-			var d diffDocument
+			var d wholeDiff
 			code := exitOK
 			if tt.diff != nil {
 				code = exitNo
@@ -77,7 +83,7 @@ func TestDiff(t *testing.T) {
 
 func TestDiffAcrossFormats(t *testing.T) {
 	folder, file := hfFolder(t, "qwen3-0.6b"), modelFile(t, "Qwen3-0.6B-BF16")
-	var d diffDocument
+	var d wholeDiff
 	out, trouble, code := weigh(t, "diff", folder, file)
 	if code == exitError {
 		t.Fatal(trouble)

@@ -33,7 +33,7 @@ var errNo = errors.New("no")
 
 // softLimit is the memory, in bytes, above which the collector runs more often
 // instead of letting the heap grow to twice what is held.
-const softLimit = 48 << 20
+const softLimit = 40 << 20
 
 func main() {
 	limitMemory(softLimit)

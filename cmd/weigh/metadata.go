@@ -109,11 +109,16 @@ func writeInspectJSON(w io.Writer, ins *inspect.Inspection, o *inspectFlags) err
 	out := &jsonOut{Writer: bufio.NewWriterSize(w, maxPiece)}
 	_, _ = out.Write(bytes.TrimSuffix(head.Bytes(), []byte("\n}\n")))
 	if o.tensors {
-		out.tensors(ins)
+		writeList(out, "tensors", listTensors(ins))
 	}
 	if o.metadata {
 		out.metadata(ins, o.full)
 	}
+	return out.end()
+}
+
+// end closes the document.
+func (out *jsonOut) end() error {
 	if out.err != nil {
 		return out.err
 	}
@@ -121,16 +126,16 @@ func writeInspectJSON(w io.Writer, ins *inspect.Inspection, o *inspectFlags) err
 	return out.Flush()
 }
 
-// tensors writes the member with all tensors.
-func (out *jsonOut) tensors(ins *inspect.Inspection) {
-	_, _ = out.WriteString(",\n  \"tensors\": [")
-	sep := "\n    "
-	for t := range listTensors(ins) {
+// writeList writes a member with a list, element by element.
+func writeList[T any](out *jsonOut, name string, list iter.Seq[T]) {
+	fmt.Fprintf(out, ",\n  %q: [", name)
+	sep, end := "\n    ", "]"
+	for v := range list {
 		_, _ = out.WriteString(sep)
-		out.value(t, "    ")
-		sep = ",\n    "
+		out.value(v, "    ")
+		sep, end = ",\n    ", "\n  ]"
 	}
-	_, _ = out.WriteString("\n  ]")
+	_, _ = out.WriteString(end)
 }
 
 // metadata writes the member with all metadata.

@@ -107,7 +107,7 @@ func Check(src io.ReaderAt, size int64) (*File, []formats.Problem, error) {
 // Room is made at once for as many tensors as a header of usual entries holds, up
 // to a bound.
 const (
-	leastUsual  = 96 // bytes of an entry
+	leastUsual  = 112 // bytes of an entry
 	maxExpected = 1 << 17
 )
 

@@ -6,8 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"iter"
 	"os"
 	"runtime"
+	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -25,21 +27,26 @@ type Piece struct {
 	Bytes  uint64
 }
 
-// Pieces lists the stored tensors of a model.
-func Pieces(ins *inspect.Inspection) (pieces []Piece) {
-	if ins.GGUF != nil {
-		for i, t := range ins.GGUF.Tensors() {
-			pieces = append(pieces, Piece{t.Name, t.Type, t.Shape, i, ins.GGUF.Files[i].DataOffset + int64(t.Offset), t.Bytes})
+// Pieces goes through the stored tensors of a model.
+func Pieces(ins *inspect.Inspection) iter.Seq[Piece] {
+	return func(yield func(Piece) bool) {
+		if ins.GGUF != nil {
+			for i, t := range ins.GGUF.Tensors() {
+				if !yield(Piece{t.Name, t.Type, t.Shape, i, ins.GGUF.Files[i].DataOffset + int64(t.Offset), t.Bytes}) {
+					return
+				}
+			}
+			return
 		}
-		return pieces
-	}
-	for i, f := range ins.HF.Files {
-		for j := range f.Tensors {
-			t := &f.Tensors[j]
-			pieces = append(pieces, Piece{t.Name, t.Type, t.Shape, i, t.Offset, t.Bytes})
+		for i := range ins.HF.Files {
+			for j := range ins.HF.Files[i].Tensors {
+				t := &ins.HF.Files[i].Tensors[j]
+				if !yield(Piece{t.Name, t.Type, t.Shape, i, t.Offset, t.Bytes}) {
+					return
+				}
+			}
 		}
 	}
-	return pieces
 }
 
 // chunkBytes is about how much is read at once.
@@ -52,7 +59,7 @@ const chunkBytes = 4 << 20
 // What makes a block invalid is as in ggml/src/ggml-quants.c@v0.5.0,
 // ggml_validate_row_data (llama.cpp's --check-tensors).
 func Data(ctx context.Context, ins *inspect.Inspection, read *atomic.Uint64) ([]Problem, error) {
-	pieces := Pieces(ins)
+	pieces := slices.Collect(Pieces(ins))
 	found := make([]*tally, len(pieces))
 	err := each(ctx, ins, len(pieces), func(files []*os.File, i int) error {
 		p := &pieces[i]

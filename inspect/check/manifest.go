@@ -61,7 +61,7 @@ func Hash(ctx context.Context, ins *inspect.Inspection, read *atomic.Uint64) ([]
 // HashTensors hashes each tensor's data, on all cores. read, which may be nil,
 // counts the bytes.
 func HashTensors(ctx context.Context, ins *inspect.Inspection, read *atomic.Uint64) ([]ManifestTensor, error) {
-	pieces := Pieces(ins)
+	pieces := slices.Collect(Pieces(ins))
 	hashes := make([]ManifestTensor, len(pieces))
 	err := each(ctx, ins, len(pieces), func(files []*os.File, i int) error {
 		p := &pieces[i]
