@@ -264,6 +264,9 @@ func bothKeys[T any](a, b map[string]T) (keys []string) {
 // storedSide is a model's tensors and metadata as its files have them.
 func storedSide(ins *inspect.Inspection) *diffSide {
 	s := &diffSide{metadata: allMetadata(ins)}
+	if ins.Model = nil; ins.HF != nil {
+		ins.HF.Weights, ins.HF.Source = nil, nil // make room
+	}
 	n := 0
 	for range check.Pieces(ins) {
 		n++

@@ -7,9 +7,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"os"
 	"os/signal"
+	"runtime"
 	"runtime/debug"
+	"runtime/metrics"
 	"slices"
 	"strconv"
 	"strings"
@@ -40,12 +43,30 @@ func main() {
 	os.Exit(run(os.Args[1:], os.Stdout, os.Stderr))
 }
 
-// limitMemory sets the soft limit, unless the user has. Commands that hold many
-// models lift it: what they hold is worth more than the collector's time.
+// limitMemory sets the soft limit, unless the user has, and keeps it above what is
+// held: a collector that cannot get below its limit would run all the time.
+// Commands that hold many models lift it: what they hold is worth more than the
+// collector's time.
 func limitMemory(n int64) {
-	if os.Getenv("GOMEMLIMIT") == "" {
-		debug.SetMemoryLimit(n)
+	if os.Getenv("GOMEMLIMIT") != "" {
+		return
 	}
+	debug.SetMemoryLimit(n)
+	if n != softLimit {
+		return
+	}
+	live := []metrics.Sample{{Name: "/gc/heap/live:bytes"}}
+	var atNextCollection func()
+	atNextCollection = func() {
+		runtime.SetFinalizer(new([16]byte), func(*[16]byte) {
+			metrics.Read(live)
+			if held := int64(live[0].Value.Uint64()); debug.SetMemoryLimit(-1) < math.MaxInt64 {
+				debug.SetMemoryLimit(max(softLimit, held+max(held/4, softLimit/5)))
+			}
+			atNextCollection()
+		})
+	}
+	atNextCollection()
 }
 
 // run is main without the process: it returns the exit code.

@@ -7,12 +7,13 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/sync/errgroup"
 
 	"weigh/cmd/weigh/internal/render"
 	"weigh/estimate"
@@ -168,6 +169,9 @@ func (q quantDocument) MarshalJSON() ([]byte, error) {
 	}{plain: plain(q)})
 }
 
+// maxQuantTensors bounds the tensors that are listed, over all types.
+const maxQuantTensors = 100_000
+
 // runQuants answers for the model of the first request, and what fits on the
 // machine of each.
 func runQuants(cmd *cobra.Command, machines []*request, o *quantsFlags) error {
@@ -187,6 +191,9 @@ func runQuants(cmd *cobra.Command, machines []*request, o *quantsFlags) error {
 	m, err := quantModel(s.Inspection)
 	if err != nil {
 		return err
+	}
+	if n := len(m.Tensors) * len(types); o.tensors && n > maxQuantTensors {
+		return fmt.Errorf("--tensors: %d types of %d tensors are too much for one answer: name fewer with --type", len(types), len(m.Tensors))
 	}
 	src, err := quant.New(m)
 	if err != nil {
@@ -444,6 +451,7 @@ func newQuantDocument(src *quant.Source, m *quant.Model, ft quant.FileType, opt 
 			d.Tensors = append(d.Tensors, quantTensor{t.Name, r.Types[i].String(), storedBytes(r.Types[i], t.Shape), wanted[i]})
 		}
 	}
+	r.Fallbacks = nil
 	return d
 }
 
@@ -459,32 +467,22 @@ func storedBytes(t formats.DType, shape []uint64) uint64 {
 // fitQuants asks of each planned type whether it fits and with how much
 // context.
 func fitQuants(ctx context.Context, s *session, quants []quantDocument) error {
-	errs := make([]error, len(quants))
-	work := make(chan int)
-	var wg sync.WaitGroup
-	for range min(len(quants), 8) {
-		wg.Go(func() {
-			for i := range work {
-				if q := &quants[i]; q.result != nil && ctx.Err() == nil {
-					errs[i] = s.as(q.result).fitQuant(q)
-				}
-			}
-		})
+	const many = 2000 // tensors of a model whose estimates take much memory
+	g, ctx := errgroup.WithContext(ctx)
+	if g.SetLimit(min(runtime.GOMAXPROCS(0), 8)); len(s.Model.Tensors) > many {
+		g.SetLimit(1)
 	}
 	for i := range quants {
-		work <- i
-	}
-	close(work)
-	wg.Wait()
-	if err := ctx.Err(); err != nil {
-		return err
-	}
-	for _, err := range errs {
-		if err != nil {
-			return err
+		if q := &quants[i]; q.result != nil {
+			g.Go(func() error {
+				if err := ctx.Err(); err != nil {
+					return err
+				}
+				return s.as(q.result).fitQuant(q)
+			})
 		}
 	}
-	return nil
+	return g.Wait()
 }
 
 // as returns the session with its model's tensors in the types of a plan.

@@ -15,45 +15,68 @@ import (
 )
 
 // maxIndex is the largest index file that is read; that of a model with 200,000
-// tensors is a tenth of it.
-const maxIndex = 256 << 20
+// tensors is a quarter of it.
+const maxIndex = 80 << 20
 
-// An Index is a "….safetensors.index.json": which shard holds which tensor.
+// An Index is a "….safetensors.index.json": which shard holds which tensor. It
+// names no tensors: CheckShards reads the file again.
 type Index struct {
-	TotalSize int64             // "metadata.total_size", the bytes of all tensors; -1 when absent or no whole number
-	Shard     map[string]string // "weight_map": file by tensor
-	Problems  []formats.Problem // what is odd about an index that can be read
+	TotalSize int64    // "metadata.total_size", the bytes of all tensors; -1 when absent or no whole number
+	Tensors   int      // entries of "weight_map"
+	Files     []string // the shards, in byte order
+	size      int64
 }
 
 // ReadIndex reads the index of size bytes in src. A shard outside the folder of
 // the index is refused.
 func ReadIndex(src io.ReaderAt, size int64) (*Index, error) {
-	const name = "safetensors index"
 	if p := formats.ReadLFSPointer(src, size); p != nil {
 		return nil, p
 	}
-	if size > maxIndex {
-		return nil, &formats.Error{Format: name, Field: "file", Err: fmt.Errorf("%d bytes, over the limit of %d", size, maxIndex)}
+	ix := &Index{size: size}
+	files := map[string]bool{}
+	var err error
+	ix.TotalSize, err = scanIndex(src, size, func(s *jsonscan.Scanner, tensor, file string, at int64) {
+		ix.Tensors++
+		if !files[file] {
+			s.Charge(costMetadata + len(file))
+			files[file] = true
+		}
+	})
+	if err != nil {
+		return nil, err
 	}
-	ix := &Index{TotalSize: -1}
+	ix.Files = slices.Sorted(maps.Keys(files))
+	return ix, nil
+}
+
+// scanIndex calls entry with each entry of an index, whose strings it may keep if
+// it takes them from the scanner's budget, and returns the total size.
+func scanIndex(src io.ReaderAt, size int64, entry func(s *jsonscan.Scanner, tensor, file string, at int64)) (total int64, err error) {
+	const name = "safetensors index"
+	if size > maxIndex {
+		return 0, &formats.Error{Format: name, Field: "file", Err: fmt.Errorf("%d bytes, over the limit of %d", size, maxIndex)}
+	}
+	total = -1
 	s := jsonscan.New(src, 0, size, name, "weight_map")
-	files := map[string]string{} // each shard's name once
+	found := false
 	s.Object(func(key string, at int64) {
 		switch k := s.Kind(); {
 		case key == "metadata" && k == jsonscan.Object:
 			s.Object(func(key string, _ int64) {
 				if key == "total_size" && s.Kind() == jsonscan.Number {
-					ix.TotalSize = wholeNumber(s.Number())
-					return
+					total = wholeNumber(s.Number())
+				} else {
+					s.Skip()
 				}
-				s.Skip()
+				s.Refund(key)
 			})
 		case key != "weight_map":
 			s.Skip()
 		case k != jsonscan.Object:
 			s.Fail(at, "%v, want an object from tensor to file", k)
 		default:
-			ix.Shard = map[string]string{}
+			found = true
 			s.Object(func(tensor string, at int64) {
 				if k := s.Kind(); k != jsonscan.String {
 					s.Fail(at, "tensor %.200q has %v as its file, want a name", tensor, k)
@@ -64,30 +87,18 @@ func ReadIndex(src io.ReaderAt, size int64) (*Index, error) {
 					s.Fail(at, "tensor %.200q is said to be in %.200q, which is outside the folder of the index", tensor, file)
 					return
 				}
-				if _, twice := ix.Shard[tensor]; twice && len(ix.Problems) < maxProblems {
-					ix.Problems = append(ix.Problems, formats.Problem{
-						Severity: formats.SeverityWarning, Code: "index-duplicate-tensor", Field: "weight_map",
-						Message: fmt.Sprintf("tensor %.200q is listed twice; readers take the last", tensor), Offset: at,
-					})
-				}
-				if known, ok := files[file]; ok {
-					file = known
-				} else {
-					files[file] = file
-				}
-				s.Charge(100)
-				ix.Shard[tensor] = file
+				entry(s, tensor, file, at)
+				s.Refund(tensor)
+				s.Refund(file)
 			})
 		}
+		s.Refund(key)
 	})
 	s.End()
-	if s.Err() == nil && ix.Shard == nil {
+	if s.Err() == nil && !found {
 		s.Fail(0, "missing")
 	}
-	if err := s.Err(); err != nil {
-		return nil, err
-	}
-	return ix, nil
+	return total, s.Err()
 }
 
 // wholeNumber returns a number that is whole, however it is written, or -1.
@@ -103,83 +114,126 @@ func wholeNumber(text []byte) int64 {
 	return n
 }
 
-// Files returns the shards' names in byte order.
-func (ix *Index) Files() []string {
-	seen := map[string]bool{}
-	for _, f := range ix.Shard {
-		seen[f] = true
-	}
-	return slices.Sorted(maps.Keys(seen))
-}
-
-// CheckShards compares the shards that could be read, by name, with each other and
-// with the index, which may be nil. A tensor that the index promises and no
-// shard holds is an error: the model is not whole.
-func CheckShards(ix *Index, shards map[string]*File) []formats.Problem {
+// CheckShards compares the shards that could be read, by name, with each other
+// and with the index read from src; both may be nil. A tensor that the index
+// promises and no shard holds is an error: the model is not whole.
+func CheckShards(ix *Index, src io.ReaderAt, shards map[string]*File) ([]formats.Problem, error) {
 	var problems []formats.Problem
-	add := func(severity, code, field, msg string, args ...any) {
-		problems = append(problems, formats.Problem{
-			Severity: severity, Code: code, Field: field, Offset: -1, Message: fmt.Sprintf(msg, args...),
-		})
-	}
-	holder := map[string]string{}
-	var total uint64
-	var extra []string
-	for _, name := range slices.Sorted(maps.Keys(shards)) {
-		if ix == nil && len(shards) == 1 {
-			break // there is nothing to compare it with
+	add := func(severity, code, field string, at int64, msg string, args ...any) {
+		if len(problems) < maxProblems {
+			problems = append(problems, formats.Problem{
+				Severity: severity, Code: code, Field: field, Offset: at, Message: fmt.Sprintf(msg, args...),
+			})
 		}
-		for i := range shards[name].Tensors {
-			t := &shards[name].Tensors[i]
-			total += t.Bytes
-			if first, twice := holder[t.Name]; twice {
-				add(formats.SeverityWarning, "tensor-in-two-shards", name, "tensor %.200q is in %s too; readers take one of them", t.Name, first)
-			}
-			holder[t.Name] = name
-			if ix != nil && ix.Shard[t.Name] == "" {
-				extra = append(extra, t.Name)
-			}
+	}
+	if ix == nil && len(shards) < 2 {
+		for _, name := range lostSiblings(shards) {
+			add(formats.SeverityError, "missing-shard", name, -1, "the file is missing; the names of the others promise it")
+		}
+		return problems, nil
+	}
+	held := newHolders(shards)
+	var total uint64
+	for i := range held.all {
+		t := &held.all[i]
+		total += t.Bytes
+		if last := held.names.Find(t.Name); last != i {
+			add(formats.SeverityWarning, "tensor-in-two-shards", held.all[last].shard, -1, "tensor %.200q is in %s too; readers take one of them", t.Name, t.shard)
 		}
 	}
 	if ix == nil {
 		for _, name := range lostSiblings(shards) {
-			add(formats.SeverityError, "missing-shard", name, "the file is missing; the names of the others promise it")
+			add(formats.SeverityError, "missing-shard", name, -1, "the file is missing; the names of the others promise it")
 		}
-		return problems
+		return problems, nil
 	}
-	if len(ix.Shard) == 0 {
-		add(formats.SeverityError, "index-empty", "weight_map", "the index lists no tensors")
-		return problems
+	if ix.Tensors == 0 {
+		add(formats.SeverityError, "index-empty", "weight_map", -1, "the index lists no tensors")
+		return problems, nil
 	}
-	if len(extra) > 0 {
-		add(formats.SeverityWarning, "tensor-not-in-index", "weight_map",
-			"%d tensors of the shards are not in the index, the first is %.200q; transformers ignores them, llama.cpp's converter refuses the model", len(extra), extra[0])
+	type loss struct {
+		n     int
+		first string
 	}
-	lost := map[string][]string{} // by shard
-	moved := 0
-	for tensor, file := range ix.Shard {
-		switch holder[tensor] {
-		case file:
-		case "":
-			lost[file] = append(lost[file], tensor)
-		default:
+	lost, listed, moved := map[string]loss{}, make([]bool, len(held.all)), 0
+	_, err := scanIndex(src, ix.size, func(s *jsonscan.Scanner, tensor, file string, at int64) {
+		i := held.names.Find(tensor)
+		switch {
+		case i < 0:
+			l, known := lost[file]
+			if !known {
+				s.Charge(costMetadata + len(file))
+			}
+			if l.n++; l.n == 1 || tensor < l.first {
+				s.Charge(len(tensor))
+				s.Refund(l.first)
+				l.first = tensor
+			}
+			lost[file] = l
+			return
+		case listed[i]:
+			add(formats.SeverityWarning, "index-duplicate-tensor", "weight_map", at, "tensor %.200q is listed twice; readers take the last", tensor)
+		case held.all[i].shard != file:
 			moved++
 		}
+		listed[i] = true
+	})
+	if err != nil {
+		return nil, err
+	}
+	extra, first := 0, ""
+	for i := range held.all {
+		if !listed[held.names.Find(held.all[i].Name)] {
+			if extra++; extra == 1 {
+				first = held.all[i].Name
+			}
+		}
+	}
+	if extra > 0 {
+		add(formats.SeverityWarning, "tensor-not-in-index", "weight_map", -1,
+			"%d tensors of the shards are not in the index, the first is %.200q; transformers ignores them, llama.cpp's converter refuses the model", extra, first)
 	}
 	for _, file := range slices.Sorted(maps.Keys(lost)) {
+		l := lost[file]
 		if shards[file] == nil {
-			add(formats.SeverityError, "missing-shard", file, "the file is missing; the index puts %d tensors in it", len(lost[file]))
+			add(formats.SeverityError, "missing-shard", file, -1, "the file is missing; the index puts %d tensors in it", l.n)
 			continue
 		}
-		add(formats.SeverityError, "missing-tensor", file, "%d tensors that the index puts here are missing, the first is %.200q", len(lost[file]), slices.Min(lost[file]))
+		add(formats.SeverityError, "missing-tensor", file, -1, "%d tensors that the index puts here are missing, the first is %.200q", l.n, l.first)
 	}
 	if moved > 0 {
-		add(formats.SeverityWarning, "tensor-in-other-shard", "weight_map", "%d tensors are in another shard than the index says", moved)
+		add(formats.SeverityWarning, "tensor-in-other-shard", "weight_map", -1, "%d tensors are in another shard than the index says", moved)
 	}
-	if len(lost) == 0 && len(extra) == 0 && ix.TotalSize >= 0 && uint64(ix.TotalSize) != total {
-		add(formats.SeverityWarning, "total-size", "metadata.total_size", "%d, but the tensors take %d bytes", ix.TotalSize, total)
+	if len(lost) == 0 && extra == 0 && ix.TotalSize >= 0 && uint64(ix.TotalSize) != total {
+		add(formats.SeverityWarning, "total-size", "metadata.total_size", -1, "%d, but the tensors take %d bytes", ix.TotalSize, total)
 	}
-	return problems
+	return problems, nil
+}
+
+// holders are the tensors of all shards.
+type holders struct {
+	all   []heldTensor
+	names *formats.Names
+}
+
+type heldTensor struct {
+	*Tensor
+	shard string
+}
+
+func newHolders(shards map[string]*File) *holders {
+	n := 0
+	for _, f := range shards {
+		n += len(f.Tensors)
+	}
+	h := &holders{all: make([]heldTensor, 0, n)}
+	for _, name := range slices.Sorted(maps.Keys(shards)) {
+		for i := range shards[name].Tensors {
+			h.all = append(h.all, heldTensor{&shards[name].Tensors[i], name})
+		}
+	}
+	h.names = formats.NewNames(len(h.all), func(i int) string { return h.all[i].Name })
+	return h
 }
 
 // maxShards is the most shards whose absence is looked for by name.

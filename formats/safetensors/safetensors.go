@@ -104,17 +104,10 @@ func Check(src io.ReaderAt, size int64) (*File, []formats.Problem, error) {
 	return f, problems, nil
 }
 
-// Room is made at once for as many tensors as a header of usual entries holds, up
-// to a bound.
-const (
-	leastUsual  = 112 // bytes of an entry
-	maxExpected = 1 << 17
-)
-
 // What may cost memory. A tensor costs what this package and those that make a
 // model of it keep, its name apart.
 const (
-	costTensor   = 190
+	costTensor   = 240
 	costMetadata = 100
 	maxName      = 64 << 10 // bytes of a tensor's name
 	maxValue     = 1 << 20  // bytes that are kept of a value of the metadata
@@ -124,6 +117,7 @@ const (
 // reader gathers what is wrong on the way.
 type reader struct {
 	*jsonscan.Scanner
+	header   int64               // its bytes
 	tensors  []Tensor            // Offset is of the data's start in the buffer
 	unsized  map[uint32]bool     // by HeaderOffset: dtype, shape and data_offsets could not all be read
 	dims     []uint64            // of the shape that is read
@@ -175,8 +169,7 @@ func read(src io.ReaderAt, size int64) (*File, []formats.Problem, error) {
 	case int64(n) > size-8:
 		return nil, nil, fail("header length", "%d bytes do not fit in the %d bytes that follow; the file is cut short or not safetensors", n, size-8)
 	}
-	r := &reader{Scanner: jsonscan.New(src, 8, 8+int64(n), format, "header"), shapes: map[string][]uint64{}}
-	r.tensors = make([]Tensor, 0, min(n/leastUsual, maxExpected))
+	r := &reader{Scanner: jsonscan.New(src, 8, 8+int64(n), format, "header"), header: int64(n), shapes: map[string][]uint64{}}
 	r.Known = append(entryFields[:], "BF16", "F16", "F32", "U8", "I32", "F8_E4M3")
 	if k := r.Kind(); k != jsonscan.Object {
 		r.Fail(r.Offset(), "%v, want a JSON object", k)
@@ -212,7 +205,7 @@ func (r *reader) member(key string, at int64) {
 		r.Charge(costMetadata)
 		r.unsized[t.HeaderOffset] = true
 	}
-	r.tensors = append(r.tensors, t)
+	r.tensors = append(formats.Grow(r.tensors, r.Offset()-8, r.header), t)
 }
 
 // readMetadata reads the value of "__metadata__": null, or strings by name, of

@@ -253,7 +253,7 @@ func TestReadIndex(t *testing.T) {
 				}
 				return
 			}
-			if err != nil || ix.TotalSize != tt.total || !slices.Equal(ix.Files(), tt.files) {
+			if err != nil || ix.TotalSize != tt.total || !slices.Equal(ix.Files, tt.files) {
 				t.Errorf("ReadIndex() = %+v, %v, want total %d and files %v", ix, err, tt.total, tt.files)
 			}
 		})
@@ -268,34 +268,46 @@ func TestCheckShards(t *testing.T) {
 		}
 		return f
 	}
-	index := func(total int64, pairs ...string) *Index {
-		ix := &Index{TotalSize: total, Shard: map[string]string{}}
+	index := func(total int64, pairs ...string) string {
+		var entries []string
 		for i := 0; i < len(pairs); i += 2 {
-			ix.Shard[pairs[i]] = pairs[i+1]
+			entries = append(entries, fmt.Sprintf("%q:%q", pairs[i], pairs[i+1]))
 		}
-		return ix
+		return fmt.Sprintf(`{"metadata":{"total_size":%d},"weight_map":{%s}}`, total, strings.Join(entries, ","))
 	}
 	tests := map[string]struct {
-		ix     *Index
+		ix     string // "" for none
 		shards map[string]*File
 		codes  []string
 	}{
 		"all as promised":           {index(8, "a", "1", "b", "2"), map[string]*File{"1": shard("a"), "2": shard("b")}, nil},
-		"no index":                  {nil, map[string]*File{"1": shard("a"), "2": shard("b")}, nil},
+		"no index":                  {"", map[string]*File{"1": shard("a"), "2": shard("b")}, nil},
 		"a missing shard":           {index(8, "a", "1", "b", "2"), map[string]*File{"1": shard("a")}, []string{"missing-shard"}},
 		"a missing tensor":          {index(8, "a", "1", "b", "1"), map[string]*File{"1": shard("a")}, []string{"missing-tensor"}},
 		"a tensor too many":         {index(4, "a", "1"), map[string]*File{"1": shard("a", "b")}, []string{"tensor-not-in-index"}},
-		"a tensor in two shards":    {nil, map[string]*File{"1": shard("a"), "2": shard("a")}, []string{"tensor-in-two-shards"}},
+		"a tensor in two shards":    {"", map[string]*File{"1": shard("a"), "2": shard("a")}, []string{"tensor-in-two-shards"}},
 		"a tensor in another file":  {index(8, "a", "1", "b", "1"), map[string]*File{"1": shard("a"), "2": shard("b")}, []string{"tensor-in-other-shard"}},
-		"a shard by its name":       {nil, map[string]*File{"m-00001-of-00003.safetensors": shard("a"), "m-00003-of-00003.safetensors": shard("b")}, []string{"missing-shard"}},
-		"all shards by their names": {nil, map[string]*File{"m-00001-of-00002.safetensors": shard("a"), "m-00002-of-00002.safetensors": shard("b")}, nil},
+		"a shard by its name":       {"", map[string]*File{"m-00001-of-00003.safetensors": shard("a"), "m-00003-of-00003.safetensors": shard("b")}, []string{"missing-shard"}},
+		"all shards by their names": {"", map[string]*File{"m-00001-of-00002.safetensors": shard("a"), "m-00002-of-00002.safetensors": shard("b")}, nil},
 		"an index of nothing":       {index(8), map[string]*File{}, []string{"index-empty"}},
+		"a tensor listed twice":     {index(4, "a", "1", "a", "1"), map[string]*File{"1": shard("a")}, []string{"index-duplicate-tensor"}},
 		"a wrong total":             {index(9, "a", "1"), map[string]*File{"1": shard("a")}, []string{"total-size"}},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
+			var ix *Index
+			if tt.ix != "" {
+				var err error
+				if ix, err = ReadIndex(strings.NewReader(tt.ix), int64(len(tt.ix))); err != nil {
+					t.Fatal(err)
+				}
+			}
+			problems, err := CheckShards(ix, strings.NewReader(tt.ix), tt.shards)
+			if err != nil {
+				t.Fatal(err)
+			}
 			var codes []string
-			for _, p := range CheckShards(tt.ix, tt.shards) {
+			for _, p := range problems {
 				codes = append(codes, p.Code)
 			}
 			if !slices.Equal(codes, tt.codes) {
@@ -497,7 +509,7 @@ func readsIndex(t *testing.T, in []byte) {
 	if ix == nil {
 		return
 	}
-	for _, file := range ix.Files() {
+	for _, file := range ix.Files {
 		if !filepath.IsLocal(filepath.FromSlash(file)) {
 			t.Errorf("accepted the shard %q", file)
 		}

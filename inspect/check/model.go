@@ -73,16 +73,23 @@ func Model(ins *inspect.Inspection, load error) (problems []Problem, refused boo
 	return c.problems, c.refused
 }
 
+// maxListed bounds the problems that are listed.
+const maxListed = 1000
+
 // A checker collects problems.
 type checker struct {
 	ins      *inspect.Inspection
 	m        *model.Model
 	file     *gguf.File // the first; nil for safetensors
+	offsets  []int64
 	problems []Problem
 	refused  bool
 }
 
 func (c *checker) warn(code, field string, offset int64, format string, args ...any) {
+	if len(c.problems) == maxListed {
+		return
+	}
 	c.problems = append(c.problems, Problem{formats.Problem{
 		Severity: formats.SeverityWarning, Code: code, Field: field, Offset: offset, Message: fmt.Sprintf(format, args...),
 	}, ""})
@@ -107,14 +114,26 @@ func (c *checker) keyAt(key string) int64 {
 // tensorAt returns where a tensor's entry is in its file's header, -1 when that
 // is not known.
 func (c *checker) tensorAt(name string) int64 {
-	if c.ins.GGUF != nil {
+	if c.ins.GGUF == nil {
+		return -1
+	}
+	if c.offsets == nil { // in the order of the model's tensors
 		for _, t := range c.ins.GGUF.Tensors() {
-			if t.Name == name {
-				return t.HeaderOffset
-			}
+			c.offsets = append(c.offsets, t.HeaderOffset)
 		}
 	}
+	if i := c.place(name); i >= 0 {
+		return c.offsets[i]
+	}
 	return -1
+}
+
+// place returns a tensor's place in the model, -1 when it has none of the name.
+func (c *checker) place(name string) int {
+	if il, rest := model.SplitName(name); il >= 0 {
+		return c.m.Index.Layer(il, rest)
+	}
+	return c.m.Index.Global(name)
 }
 
 // tensor returns a tensor outside the blocks.
@@ -169,15 +188,12 @@ func (c *checker) keys(name string) {
 	}
 }
 
-// maxListed bounds the faults in tensors that are listed.
-const maxListed = 1000
-
 // wanted compares the tensors with those that llama.cpp asks for.
 //
 // Source: src/llama-model-loader.cpp@v0.5.0, check_tensor_dims and
 // done_getting_tensors.
 func (c *checker) wanted(wants []arch.Want) {
-	asked, listed := make(map[string]bool, len(wants)), len(c.problems)+maxListed
+	asked := make(map[string]bool, len(wants))
 	for i := range c.problems {
 		asked[c.problems[i].Field] = true
 	}
@@ -187,9 +203,11 @@ func (c *checker) wanted(wants []arch.Want) {
 			continue
 		}
 		asked[w.Name] = true
-		t := c.named(w.Name)
+		var t *model.Tensor
+		if i := c.place(w.Name); i >= 0 {
+			t = &c.m.Tensors[i]
+		}
 		switch {
-		case len(c.problems) >= listed:
 		case t == nil && !w.Optional:
 			c.refuse("missing-tensor", w.Name, -1, "missing: llama.cpp wants one of shape %v", w.Shape)
 		case t != nil && !w.Fits(t.Shape):
@@ -197,7 +215,7 @@ func (c *checker) wanted(wants []arch.Want) {
 		}
 	}
 	for i := range c.m.Tensors {
-		if name := c.m.Tensors[i].Name; !asked[name] && len(c.problems) < listed {
+		if name := c.m.Tensors[i].Name; !asked[name] {
 			c.refuse("unknown-tensor", name, c.tensorAt(name), "llama.cpp knows no such tensor in this architecture, and refuses files with tensors it does not use")
 		}
 	}
@@ -222,20 +240,6 @@ func (c *checker) saying(is []uint64, want []int64) string {
 		break
 	}
 	return ", by its metadata"
-}
-
-// named returns the tensor of a name.
-func (c *checker) named(name string) *model.Tensor {
-	i := -1
-	if il, rest := model.SplitName(name); il >= 0 {
-		i = c.m.Index.Layer(il, rest)
-	} else {
-		i = c.m.Index.Global(rest)
-	}
-	if i < 0 {
-		return nil
-	}
-	return &c.m.Tensors[i]
 }
 
 // tensors looks for what almost every model has.

@@ -589,7 +589,8 @@ func baseFilter(name string) string {
 		return ""
 	}
 	name = strings.ReplaceAll(name, "e_score_correction_bias", "e_score_correction.bias")
-	return strings.ReplaceAll(name, "language_model.", "")
+	const part = "language_model."
+	return strings.ReplaceAll(strings.TrimPrefix(name, part), part, "") // a name that only begins so takes no room of its own
 }
 
 // isBuffer reports whether a tensor is stored but is no weight.
@@ -655,6 +656,9 @@ func (c *converter) convert(weights []Weight) {
 		}
 	}
 	for _, k := range kept {
+		if len(c.tensors)+len(c.stacks) > maxConverted {
+			return
+		}
 		c.one(toConvert(k.w).with(k.name))
 	}
 	for _, key := range c.order {

@@ -158,6 +158,7 @@ type folder struct {
 	dir      string
 	names    []string // files in dir
 	index    *safetensors.Index
+	indexAt  string   // its file
 	weights  []string // files of weights
 	leftOut  []string
 	alone    bool // a file that is not part of its folder's model; the side files are not its own
@@ -169,6 +170,11 @@ type folder struct {
 	files    []File
 	problems []formats.Problem
 	notes    []string
+
+	reading struct { // a file whose small tensors are read
+		name string
+		file *os.File
+	}
 }
 
 func (f *folder) at(name string) string { return filepath.Join(f.dir, filepath.FromSlash(name)) }
@@ -278,7 +284,7 @@ func (f *folder) choose(file string) error {
 		if err := f.readIndex(index); err != nil {
 			return err
 		}
-		weights = f.index.Files()
+		weights = f.index.Files
 	}
 	if file != "" && file != index && (err != nil || !slices.Contains(weights, file)) {
 		f.alone, f.index = true, nil
@@ -322,8 +328,9 @@ func (f *folder) readIndex(name string) error {
 		return err
 	}
 	defer file.Close()
+	f.indexAt = f.at(name)
 	if f.index, err = safetensors.ReadIndex(file, size); err != nil {
-		return fmt.Errorf("%s: %w", f.at(name), err)
+		return fmt.Errorf("%s: %w", f.indexAt, err)
 	}
 	return nil
 }
@@ -364,12 +371,23 @@ func (f *folder) read(header func(src io.ReaderAt, size int64) (*safetensors.Fil
 		read[name] = h
 		f.files = append(f.files, File{Name: name, Bytes: size, HeaderBytes: h.HeaderBytes, Tensors: h.Tensors, Metadata: h.Metadata})
 	}
+	if !whole {
+		return nil
+	}
+	var index io.ReaderAt
 	if f.index != nil {
-		f.problems = append(f.problems, f.index.Problems...)
+		file, _, err := formats.Open(f.indexAt)
+		if err != nil {
+			return err
+		}
+		defer file.Close()
+		index = file
 	}
-	if whole {
-		f.problems = append(f.problems, safetensors.CheckShards(f.index, read)...)
+	problems, err := safetensors.CheckShards(f.index, index, read)
+	if err != nil {
+		return fmt.Errorf("%s: %w", f.indexAt, err)
 	}
+	f.problems = append(f.problems, problems...)
 	return nil
 }
 
@@ -392,31 +410,43 @@ func (f *folder) tensors() []stored {
 	if len(f.files) < 2 {
 		return all // a file alone has no name twice
 	}
-	places := newByName(len(all), func(i int) string { return all[i].Name })
+	places := formats.NewNames(len(all), func(i int) string { return all[i].Name })
 	out, placed := make([]stored, 0, n), make([]bool, n)
 	for i := range all {
-		if last := places.find(all[i].Name); !placed[last] {
+		if last := places.Find(all[i].Name); !placed[last] {
 			out, placed[last] = append(out, all[last]), true
 		}
 	}
 	return out
 }
 
-// contents reads the data of a small tensor, nil when that fails.
+// contents reads the data of a small tensor, nil when that fails. The file stays
+// open for the next one; release closes it.
 func (f *folder) contents(name string, off int64, size uint64, limit int) []byte {
 	if size > uint64(limit) {
 		return nil
 	}
-	file, _, err := formats.Open(f.at(name))
-	if err != nil {
-		return nil
+	if f.reading.name != name {
+		f.release()
+		file, _, err := formats.Open(f.at(name))
+		if err != nil {
+			return nil
+		}
+		f.reading.name, f.reading.file = name, file
 	}
-	defer file.Close()
 	b := make([]byte, size)
-	if _, err := file.ReadAt(b, off); err != nil {
+	if _, err := f.reading.file.ReadAt(b, off); err != nil {
 		return nil
 	}
 	return b
+}
+
+// release closes the file that contents was last read from.
+func (f *folder) release() {
+	if f.reading.file != nil {
+		f.reading.file.Close()
+	}
+	f.reading.name, f.reading.file = "", nil
 }
 
 // model puts the folder's facts together.
@@ -430,6 +460,7 @@ func (f *folder) model(path string) (*Model, error) {
 	}
 	q := hfconfig.ReadQuantization(f.config, f.quantize, f.modelopt)
 	m.Weights = unpack(all, q)
+	f.release()
 	for i := range m.Weights {
 		m.Params += m.Weights[i].Params
 	}
@@ -565,8 +596,12 @@ var classDefaults = sync.OnceValue(func() hfconfig.Object {
 	return o
 })
 
-// maxBlocks bounds the layers that a configuration may claim.
-const maxBlocks = 4096
+// Bounds of what a folder may claim: its layers, and the tensors of the GGUF it
+// would become, of which no GGUF that is read has more.
+const (
+	maxBlocks    = 4096
+	maxConverted = 1 << 16
+)
 
 // convert makes the GGUF of a language model.
 func (f *folder) convert(m *Model) {
@@ -741,6 +776,10 @@ func (m *Model) convertAs(class string, h hfconfig.Object, f *folder) {
 	c.names = nameTables()[c.arch]
 	c.out = outType(m.Weights)
 	c.convert(m.Weights)
+	if len(c.tensors)+len(c.stacks) > maxConverted {
+		m.Notes = append(m.Notes, fmt.Sprintf("the weights would make a GGUF of more than %d tensors; its figures are left out", maxConverted))
+		return
+	}
 	c.meta["general.architecture"] = c.arch
 	if !r.own {
 		c.base()

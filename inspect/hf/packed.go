@@ -83,55 +83,63 @@ func params(shape []uint64) uint64 {
 func unpack(tensors []stored, q *hfconfig.Quantization) []Weight {
 	u := &unpacker{
 		tensors: tensors, used: make([]bool, len(tensors)), q: q,
-		places: newByName(len(tensors), func(i int) string { return tensors[i].Name }),
+		places: formats.NewNames(len(tensors), func(i int) string { return tensors[i].Name }),
 	}
 	if u.q == nil {
 		u.q = &hfconfig.Quantization{}
 	}
-	// Parts are claimed before plain tensors are listed, so that a part that
-	// comes first does not count as a parameter.
-	var packed []Weight
-	holds := make([]bool, len(tensors))
+	var out []Weight
+	listed, plain := make([]bool, len(tensors)), make([]bool, len(tensors))
 	for i := range tensors {
+		t := &tensors[i]
 		if u.used[i] {
 			continue
 		}
-		if w, ok := u.group(&tensors[i]); ok {
-			packed, holds[i] = append(packed, w), true
+		w, ok := u.group(t)
+		if !ok {
+			if isAuxiliary(t) {
+				continue
+			}
+			plain[i] = true
+			w = Weight{Name: t.Name, Shape: t.Shape, Params: params(t.Shape), Type: t.Type, Bytes: t.Bytes}
 		}
+		listed[i] = true
+		out = append(formats.Grow(out, int64(i), int64(len(tensors))), w)
 	}
-	plain := func(i int) bool { return !holds[i] && !u.used[i] && !isAuxiliary(&tensors[i]) }
-	n := len(packed)
+	// A tensor that came before the values that it is a part of is no parameter.
+	kept, next := out[:0], 0
 	for i := range tensors {
-		if plain(i) {
-			n++
+		if !listed[i] {
+			continue
 		}
-	}
-	if n == len(packed) {
-		return packed
-	}
-	out := make([]Weight, 0, n)
-	for i := range tensors {
-		switch t := &tensors[i]; {
-		case holds[i]:
-			out, packed = append(out, packed[0]), packed[1:]
-		case plain(i):
-			out = append(out, Weight{Name: t.Name, Shape: t.Shape, Params: params(t.Shape), Type: t.Type, Bytes: t.Bytes})
+		if !plain[i] || !u.used[i] {
+			kept = append(kept, out[next])
 		}
+		next++
 	}
-	return out
+	return kept
 }
 
 type unpacker struct {
 	tensors []stored
-	places  *byName
+	places  *formats.Names
 	used    []bool // parts of a weight, the values excepted
 	q       *hfconfig.Quantization
 }
 
+// named returns base+".weight", in the room of the tensor's own name where that
+// begins so.
+func named(t *stored, base string) string {
+	const end = ".weight"
+	if len(t.Name) >= len(base)+len(end) && t.Name[len(base):len(base)+len(end)] == end {
+		return t.Name[:len(base)+len(end)]
+	}
+	return base + end
+}
+
 // get returns the tensor of a name, nil when there is none.
 func (u *unpacker) get(name string) *stored {
-	if i := u.places.find(name); i >= 0 {
+	if i := u.places.Find(name); i >= 0 {
 		return &u.tensors[i]
 	}
 	return nil
@@ -140,7 +148,7 @@ func (u *unpacker) get(name string) *stored {
 // take claims the tensor base+end as a part, and returns it, nil when there is
 // none.
 func (u *unpacker) take(base, end string) *stored {
-	i := u.places.find(base + end)
+	i := u.places.Find(base + end)
 	if i < 0 {
 		return nil
 	}
@@ -293,7 +301,7 @@ func (u *unpacker) compressed(t *stored, base string) (Weight, bool) {
 	if n == 0 {
 		return Weight{}, false
 	}
-	name, scale := base+".weight", u.get(base+".weight_scale")
+	name, scale := named(t, base), u.get(base+".weight_scale")
 	last := func(in uint64) []uint64 { return append(slices.Clone(t.Shape[:n-1]), in) }
 	if t.Type == formats.U8 {
 		packed := "mxfp4"

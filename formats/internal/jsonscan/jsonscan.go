@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io"
 	"strconv"
-	"strings"
 	"unicode/utf16"
 	"unicode/utf8"
 
@@ -83,6 +82,9 @@ func (s *Scanner) Charge(n int) {
 	}
 }
 
+// Refund gives back what a string cost that is not kept.
+func (s *Scanner) Refund(text string) { s.Budget += int64(len(text)) }
+
 // fill makes at least one byte available; false at the end or on a fault.
 func (s *Scanner) fill() bool {
 	if len(s.buf) > 0 {
@@ -107,14 +109,19 @@ func (s *Scanner) fill() bool {
 // Peek skips white space and returns the next byte, 0 at the end of the text.
 func (s *Scanner) Peek() byte {
 	for s.fill() {
-		switch c := s.buf[0]; c {
-		case ' ', '\t', '\r', '\n':
-			s.buf = s.buf[1:]
-		case 0:
-			s.Fail(s.Offset(), "a NUL byte, want JSON")
-		default:
+		for i, c := range s.buf {
+			switch c {
+			case ' ', '\t', '\r', '\n':
+				continue
+			case 0:
+				s.buf = s.buf[i:]
+				s.Fail(s.Offset(), "a NUL byte, want JSON")
+				return 0
+			}
+			s.buf = s.buf[i:]
 			return c
 		}
+		s.buf = nil
 	}
 	return 0
 }
@@ -263,12 +270,14 @@ func (s *Scanner) text(most int) (n int64) {
 		for i < len(s.buf) && s.buf[i] != '"' && s.buf[i] != '\\' && s.buf[i] >= 0x20 {
 			i++
 		}
-		if bad := utf.add(s.buf[:i]); bad >= 0 {
-			s.Fail(s.Offset()+int64(bad), "not UTF-8 inside a string")
-			return n
+		if i > 0 {
+			if bad := utf.add(s.buf[:i]); bad >= 0 {
+				s.Fail(s.Offset()+int64(bad), "not UTF-8 inside a string")
+				return n
+			}
+			keep(s.buf[:i])
+			s.buf = s.buf[i:]
 		}
-		keep(s.buf[:i])
-		s.buf = s.buf[i:]
 		if len(s.buf) == 0 {
 			continue
 		}
@@ -344,15 +353,19 @@ func (s *Scanner) byte() byte {
 
 func (s *Scanner) hex4(at int64) (r rune) {
 	for range 4 {
-		d := strings.IndexByte("0123456789abcdefABCDEF", s.byte())
-		if d < 0 {
+		c := s.byte()
+		switch {
+		case c >= '0' && c <= '9':
+			c -= '0'
+		case c >= 'a' && c <= 'f':
+			c -= 'a' - 10
+		case c >= 'A' && c <= 'F':
+			c -= 'A' - 10
+		default:
 			s.Fail(at, "\\u without four hexadecimal digits")
 			return 0
 		}
-		if d > 0xf {
-			d -= 6
-		}
-		r = r<<4 | rune(d)
+		r = r<<4 | rune(c)
 	}
 	return r
 }
