@@ -102,25 +102,25 @@ type (
 type diffSide struct {
 	format   string
 	metadata map[string]any
-	tensors  []namedTensor // by name
+	tensors  []namedTensor     // by name
+	sha256   map[string]string // of each, where it is compared
 	close    func() error
 }
 
 // A namedTensor is a tensor with the name that it is compared by.
 type namedTensor struct {
-	name   string
-	shape  []uint64
-	bytes  uint64
-	sha256 string // "" where it is not compared
-	typ    formats.DType
+	name  string
+	shape []uint64
+	bytes uint64
+	typ   formats.DType
 }
 
 // document returns a tensor as the document has it, nil for none.
-func (t *namedTensor) document() *diffTensor {
+func (s *diffSide) document(t *namedTensor) *diffTensor {
 	if t == nil {
 		return nil
 	}
-	return &diffTensor{t.typ.String(), append([]uint64{}, t.shape...), t.bytes, t.sha256}
+	return &diffTensor{t.typ.String(), append([]uint64{}, t.shape...), t.bytes, s.sha256[t.name]}
 }
 
 func diffModels(cmd *cobra.Command, a, b string, data bool) (_ *diffDocument, err error) {
@@ -215,19 +215,20 @@ func (d *diffDocument) changes() iter.Seq[tensorChange] {
 			if inB {
 				y, b = &b[0], b[1:]
 			}
-			what := differs(x, y)
-			if what == nil {
-				continue
-			}
 			name := cmp.Or(x, y).name
-			if !yield(tensorChange{name, x.document(), y.document(), what}) {
+			what := differs(x, y)
+			if d.sides[0].sha256[name] != d.sides[1].sha256[name] && x != nil && y != nil {
+				what = append(what, "data")
+			}
+			if what != nil && !yield(tensorChange{name, d.sides[0].document(x), d.sides[1].document(y), what}) {
 				return
 			}
 		}
 	}
 }
 
-// differs says in what two tensors differ, of which one may be nil.
+// differs says in what two tensors differ before their contents are known; one of
+// them may be nil.
 func differs(a, b *namedTensor) (what []string) {
 	switch {
 	case a == nil:
@@ -240,9 +241,6 @@ func differs(a, b *namedTensor) (what []string) {
 	}
 	if !slices.Equal(a.shape, b.shape) {
 		what = append(what, "shape")
-	}
-	if a.sha256 != b.sha256 {
-		what = append(what, "data")
 	}
 	return what
 }
@@ -280,12 +278,13 @@ func storedSide(ins *inspect.Inspection) *diffSide {
 
 // hashedSide is storedSide with the hashes of the weights.
 func hashedSide(cmd *cobra.Command, ins *inspect.Inspection) (*diffSide, error) {
-	s := &diffSide{metadata: allMetadata(ins)}
+	s := &diffSide{metadata: allMetadata(ins), sha256: map[string]string{}}
 	return s, watched(cmd.ErrOrStderr(), "hashing", ins.TensorBytes(), func(read *atomic.Uint64) error {
 		hashes, err := check.HashTensors(cmd.Context(), ins, read)
 		for _, h := range hashes {
 			typ, _ := formats.ParseDType(h.Type)
-			s.tensors = append(s.tensors, namedTensor{h.Name, h.Shape, h.Bytes, h.SHA256, typ})
+			s.tensors = append(s.tensors, namedTensor{h.Name, h.Shape, h.Bytes, typ})
+			s.sha256[h.Name] = h.SHA256
 		}
 		return err
 	})

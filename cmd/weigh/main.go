@@ -36,7 +36,7 @@ var errNo = errors.New("no")
 
 // softLimit is the memory, in bytes, above which the collector runs more often
 // instead of letting the heap grow to twice what is held.
-const softLimit = 40 << 20
+const softLimit = 32 << 20
 
 func main() {
 	limitMemory(softLimit)

@@ -192,6 +192,11 @@ func runQuants(cmd *cobra.Command, machines []*request, o *quantsFlags) error {
 	if err != nil {
 		return err
 	}
+	if !o.noFits { // what has no estimate in its own types has none in others
+		if _, err := estimate.Run(s.Model, s.asked); err != nil {
+			return err
+		}
+	}
 	if n := len(m.Tensors) * len(types); o.tensors && n > maxQuantTensors {
 		return fmt.Errorf("--tensors: %d types of %d tensors are too much for one answer: name fewer with --type", len(types), len(m.Tensors))
 	}
