@@ -16,7 +16,10 @@ import (
 )
 
 // MaxFile is the largest file that is read.
-const MaxFile = 64 << 20
+const MaxFile = 32 << 20
+
+// budget is what the values of one file may take in memory.
+const budget = 20 << 20
 
 // An Object is a JSON object. Its values are nil, bool, int64, float64 (for
 // every other number), string, []any and Object.
@@ -46,7 +49,7 @@ func read(src io.ReaderAt, size int64, name string, kind jsonscan.Kind) (any, er
 		return nil, p
 	}
 	s := jsonscan.New(src, skipMark(src), size, name, "JSON")
-	s.Python = true
+	s.Python, s.Budget = true, budget
 	if k := s.Kind(); k != kind {
 		s.Fail(s.Offset(), "%v, want %v", k, kind)
 	}
@@ -74,12 +77,16 @@ func skipMark(src io.ReaderAt) int64 {
 
 // value reads the next value.
 func value(s *jsonscan.Scanner) any {
-	const perValue = 64 // bytes of memory, roughly
+	const perValue, perObject, perMember = 64, 250, 100 // bytes of memory, roughly
 	s.Charge(perValue)
 	switch s.Kind() {
 	case jsonscan.Object:
+		s.Charge(perObject)
 		o := Object{}
-		s.Object(func(key string, _ int64) { o[key] = value(s) })
+		s.Object(func(key string, _ int64) {
+			s.Charge(perMember)
+			o[key] = value(s)
+		})
 		return o
 	case jsonscan.Array:
 		a := []any{}
@@ -368,7 +375,7 @@ func FromMistral(params Object) Object {
 
 // maxTokenizer is the largest tokenizer.json that is read, which bounds the
 // time; those of the largest vocabularies take 35 MB.
-const maxTokenizer = 1 << 28
+const maxTokenizer = 64 << 20
 
 // CountTokens returns how many tokens the tokenizer.json of size bytes in src
 // lists, the added ones included; 0 when it cannot be followed. It keeps

@@ -15,8 +15,8 @@ import (
 )
 
 // maxIndex is the largest index file that is read; that of a model with 200,000
-// tensors is a quarter of it.
-const maxIndex = 80 << 20
+// tensors is half of it.
+const maxIndex = 48 << 20
 
 // An Index is a "….safetensors.index.json": which shard holds which tensor. It
 // names no tensors: CheckShards reads the file again.
