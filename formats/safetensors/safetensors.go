@@ -126,14 +126,16 @@ type reader struct {
 	metadata map[string]string
 	seenMeta bool
 	problems []formats.Problem
-	errors   int // faults among the problems, those not listed included
+	errors   int // faults, those not listed included
+	warnings int
 }
 
 func (r *reader) problem(severity, code, field string, at int64, format string, args ...any) {
+	listed := &r.warnings
 	if severity == formats.SeverityError {
-		r.errors++
+		listed = &r.errors
 	}
-	if severity == formats.SeverityError && r.errors <= maxProblems || len(r.problems)-r.errors < maxProblems {
+	if *listed++; *listed <= maxProblems {
 		r.problems = append(r.problems, formats.Problem{
 			Severity: severity, Code: code, Field: field, Offset: at, Message: fmt.Sprintf(format, args...),
 		})
