@@ -53,8 +53,8 @@ func Model(ins *inspect.Inspection, load error) (problems []Problem, refused boo
 		if arch.Lookup(c.m.Arch) == nil {
 			c.refuse("unknown-architecture", "general.architecture", c.keyAt("general.architecture"), "llama.cpp v0.5.0 has no architecture %q", c.m.Arch)
 		}
-		c.vocabulary()
 		wants, known := arch.Tensors(c.m)
+		c.vocabulary(!known)
 		if known {
 			c.wanted(wants)
 		} else {
@@ -304,8 +304,8 @@ func (c *checker) widthsOf(il int) (found bool) {
 }
 
 // vocabulary compares the tokens with the rows of the embeddings and with what
-// is said about them.
-func (c *checker) vocabulary() {
+// is said about them, and with those of the output matrix if guess is set.
+func (c *checker) vocabulary(guess bool) {
 	c.tokenizer()
 	tokens, ok := c.arrayLen("tokenizer.ggml.tokens")
 	if ok {
@@ -313,7 +313,7 @@ func (c *checker) vocabulary() {
 			c.refuse("vocabulary-mismatch", t.Name, c.tensorAt(t.Name), "%d rows for %d tokens: llama.cpp wants a row for each", t.Shape[1], tokens)
 		}
 		// Models of speech have an output of their own kind, narrower or apart.
-		if t := c.tensor("output.weight"); t != nil && len(t.Shape) == 2 && t.Shape[1] != tokens && t.Shape[0] == uint64(c.m.NEmbd) {
+		if t := c.tensor("output.weight"); guess && t != nil && len(t.Shape) == 2 && t.Shape[1] != tokens && t.Shape[0] == uint64(c.m.NEmbd) {
 			c.warn("vocabulary-mismatch", t.Name, c.tensorAt(t.Name), "%d rows for %d tokens", t.Shape[1], tokens)
 		}
 		for _, key := range []string{"tokenizer.ggml.scores", "tokenizer.ggml.token_type"} {
