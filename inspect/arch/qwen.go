@@ -1,31 +1,34 @@
 package arch
 
 import (
+	"cmp"
+
 	"weigh/inspect/graph"
 	"weigh/inspect/model"
 )
 
 var _ = register(
-	&Arch{Name: "qwen", Rope: model.RopeNeoX, Build: wiring{noBiasO: true}.model, Needs: "attention.layer_norm_rms_epsilon", Source: "src/models/qwen.cpp@v0.5.0"},
-	&Arch{Name: "qwen2", Rope: model.RopeNeoX, Quant: QuantQuirk{Layers70B: 80}, Build: wiring{}.model, Needs: "attention.layer_norm_rms_epsilon", Source: "src/models/qwen2.cpp@v0.5.0"},
-	&Arch{Name: "qwen2vl", Rope: model.RopeMRoPE, Load: loadSections, Build: wiring{}.model, Needs: "rope.dimension_sections", Source: "src/models/qwen2vl.cpp@v0.5.0"},
-	&Arch{Name: "qwen2moe", Rope: model.RopeNeoX, Load: loadExpertFF, Build: wiring{ffn: (*Builder).qwen2Experts}.model, Needs: "attention.layer_norm_rms_epsilon", Source: "src/models/qwen2moe.cpp@v0.5.0"},
-	&Arch{Name: "qwen3", Rope: model.RopeNeoX, Quirk: Quirk{RankSoftmax: true}, Build: wiring{qkNorm: qkBefore}.model, Needs: "attention.layer_norm_rms_epsilon", Source: "src/models/qwen3.cpp@v0.5.0"},
-	&Arch{Name: "qwen3moe", Rope: model.RopeNeoX, Load: loadExpertFF, Build: wiring{qkNorm: qkBefore}.model, Needs: "attention.layer_norm_rms_epsilon", Source: "src/models/qwen3moe.cpp@v0.5.0"},
-	&Arch{Name: "qwen3vl", Rope: model.RopeIMRoPE, Quirk: Quirk{RankSoftmax: true}, Load: loadDeepstack, Build: qwen3VL, Needs: "attention.layer_norm_rms_epsilon rope.dimension_sections", Source: "src/models/qwen3vl.cpp@v0.5.0"},
-	&Arch{Name: "qwen3vlmoe", Rope: model.RopeIMRoPE, Load: loadDeepstack, Build: wiring{qkNorm: qkBefore, postFFN: deepstack}.model, Needs: "attention.layer_norm_rms_epsilon rope.dimension_sections", Source: "src/models/qwen3vlmoe.cpp@v0.5.0"},
-	&Arch{Name: "qwen3tts", Rope: model.RopeIMRoPE, Load: loadDeepstack, Build: qwen3VL, Needs: "attention.layer_norm_rms_epsilon rope.dimension_sections", Source: "src/models/qwen3tts.cpp@v0.5.0"},
+	&Arch{Name: "qwen", Rope: model.RopeNeoX, Build: wiring{noBiasO: true}.model, Tensors: (*wants).qwen, Needs: "attention.layer_norm_rms_epsilon", Source: "src/models/qwen.cpp@v0.5.0"},
+	&Arch{Name: "qwen2", Rope: model.RopeNeoX, Quant: QuantQuirk{Layers70B: 80}, Build: wiring{}.model, Tensors: (*wants).qwen2, Needs: "attention.layer_norm_rms_epsilon", Source: "src/models/qwen2.cpp@v0.5.0"},
+	&Arch{Name: "qwen2vl", Rope: model.RopeMRoPE, Load: loadSections, Build: wiring{}.model, Tensors: (*wants).qwen2, Needs: "rope.dimension_sections", Source: "src/models/qwen2vl.cpp@v0.5.0"},
+	&Arch{Name: "qwen2moe", Rope: model.RopeNeoX, Load: loadExpertFF, Build: wiring{ffn: (*Builder).qwen2Experts}.model, Tensors: (*wants).qwen2moe, Needs: "attention.layer_norm_rms_epsilon", Source: "src/models/qwen2moe.cpp@v0.5.0"},
+	&Arch{Name: "qwen3", Rope: model.RopeNeoX, Quirk: Quirk{RankSoftmax: true}, Build: wiring{qkNorm: qkBefore}.model, Tensors: (*wants).qwen3, Needs: "attention.layer_norm_rms_epsilon", Source: "src/models/qwen3.cpp@v0.5.0"},
+	&Arch{Name: "qwen3moe", Rope: model.RopeNeoX, Load: loadExpertFF, Build: wiring{qkNorm: qkBefore}.model, Tensors: (*wants).qwen3moe, Needs: "attention.layer_norm_rms_epsilon", Source: "src/models/qwen3moe.cpp@v0.5.0"},
+	&Arch{Name: "qwen3vl", Rope: model.RopeIMRoPE, Quirk: Quirk{RankSoftmax: true}, Load: loadDeepstack, Build: qwen3VL, Tensors: (*wants).qwen3, Needs: "attention.layer_norm_rms_epsilon rope.dimension_sections", Source: "src/models/qwen3vl.cpp@v0.5.0"},
+	&Arch{Name: "qwen3vlmoe", Rope: model.RopeIMRoPE, Load: loadDeepstack, Build: wiring{qkNorm: qkBefore, postFFN: deepstack}.model, Tensors: (*wants).qwen3moe, Needs: "attention.layer_norm_rms_epsilon rope.dimension_sections", Source: "src/models/qwen3vlmoe.cpp@v0.5.0"},
+	&Arch{Name: "qwen3tts", Rope: model.RopeIMRoPE, Load: loadDeepstack, Build: qwen3VL, Tensors: (*wants).qwen3TTS, Needs: "attention.layer_norm_rms_epsilon rope.dimension_sections", Source: "src/models/qwen3tts.cpp@v0.5.0"},
 
 	// Diffusion models: attention within the batch, nothing kept.
-	&Arch{Name: "dream", Rope: model.RopeNeoX, NoMemory: true, Load: loadNonCausal, Build: wiring{attend: (*Builder).uncached}.model, Needs: "attention.layer_norm_rms_epsilon", Source: "src/models/dream.cpp@v0.5.0"},
-	&Arch{Name: "llada", Rope: model.RopeNorm, NoMemory: true, Load: loadNonCausal, Build: wiring{attend: (*Builder).uncached, noBiasO: true}.model, Needs: "attention.layer_norm_rms_epsilon", Source: "src/models/llada.cpp@v0.5.0"},
+	&Arch{Name: "dream", Rope: model.RopeNeoX, NoMemory: true, Load: loadNonCausal, Build: wiring{attend: (*Builder).uncached}.model, Tensors: (*wants).qwen2, Needs: "attention.layer_norm_rms_epsilon", Source: "src/models/dream.cpp@v0.5.0"},
+	&Arch{Name: "llada", Rope: model.RopeNorm, NoMemory: true, Load: loadNonCausal, Build: wiring{attend: (*Builder).uncached, noBiasO: true}.model, Tensors: (*wants).llada, Needs: "attention.layer_norm_rms_epsilon", Source: "src/models/llada.cpp@v0.5.0"},
 	&Arch{
 		Name: "llada-moe", Rope: model.RopeNeoX, NoMemory: true, Load: loadNonCausal,
-		Build:  wiring{attend: (*Builder).uncached, qkNorm: qkBefore, noBiasO: true, ffn: (*Builder).rawExperts}.model,
-		Needs:  "attention.layer_norm_rms_epsilon",
-		Source: "src/models/llada-moe.cpp@v0.5.0",
+		Build:   wiring{attend: (*Builder).uncached, qkNorm: qkBefore, noBiasO: true, ffn: (*Builder).rawExperts}.model,
+		Tensors: (*wants).lladaMoE,
+		Needs:   "attention.layer_norm_rms_epsilon",
+		Source:  "src/models/llada-moe.cpp@v0.5.0",
 	},
-	&Arch{Name: "rnd1", Rope: model.RopeNeoX, NoMemory: true, Load: loadNonCausal, Build: wiring{attend: (*Builder).uncached, qkNorm: qkBefore}.model, Needs: "attention.layer_norm_rms_epsilon", Source: "src/models/rnd1.cpp@v0.5.0"},
+	&Arch{Name: "rnd1", Rope: model.RopeNeoX, NoMemory: true, Load: loadNonCausal, Build: wiring{attend: (*Builder).uncached, qkNorm: qkBefore}.model, Tensors: (*wants).qwen3moe, Needs: "attention.layer_norm_rms_epsilon", Source: "src/models/rnd1.cpp@v0.5.0"},
 )
 
 // loadSections reads the sections of multi-axis rotary positions.
@@ -93,4 +96,85 @@ func (b *Builder) qwen2Experts(cur *graph.Tensor, il int) *graph.Tensor {
 	gate := b.Div(b.SiLU(gateInp), gateInp)
 	shared := b.FeedForward(cur, b.LayerFFN(il, "_shexp", ActSiLU), il)
 	return b.Add(out, b.Mul(shared, gate))
+}
+
+func (w *wants) qwen() {
+	w.output(0, w.nVocab)
+	for il := range w.NLayer() {
+		w.need(il, "attn_norm.weight", w.NEmbd)
+		w.need(il, "attn_qkv.weight", w.NEmbd, 3*w.NEmbd)
+		w.need(il, "attn_qkv.bias", 3*w.NEmbd)
+		w.need(il, "attn_output.weight", w.NEmbd, w.NEmbd)
+		w.need(il, "ffn_norm.weight", w.NEmbd)
+		w.ffn(0, il, "", w.NFF(0)/2)
+	}
+}
+
+func (w *wants) qwen2() {
+	w.ends()
+	w.may(-1, "output.bias", w.nVocab)
+	for il := range w.NLayer() {
+		w.attention(0, il, w.NEmbd, w.NEmbdVGQA(0), w.NEmbdVGQA(0))
+		w.need(il, "ffn_norm.weight", w.NEmbd)
+		w.ffn(0, il, "", w.NFF(0))
+	}
+}
+
+func (w *wants) qwen2moe() {
+	w.output(0, w.nVocab)
+	for il := range w.NLayer() {
+		w.attention(0, il, w.NEmbd, w.NEmbdVGQA(0), w.NEmbdVGQA(0))
+		w.need(il, "ffn_norm.weight", w.NEmbd)
+		w.experts(0, il, w.expertFF())
+		w.need(il, "ffn_gate_inp_shexp.weight", w.NEmbd)
+		w.ffn(0, il, "_shexp", cmp.Or(w.NFFShexp, w.NFF(0)))
+	}
+}
+
+func (w *wants) qwen3() { w.qwen3Rows(w.nVocab) }
+
+// qwen3TTS says the tokens of its first codebook only.
+func (w *wants) qwen3TTS() { w.qwen3Rows(3072) }
+
+func (w *wants) qwen3Rows(output int) {
+	w.output(optional, output)
+	w.may(-1, "cls.output.weight", w.NEmbd, w.NClsOut)
+	for il := range w.NLayer() {
+		w.attention(0, il, w.qWidth(), w.NEmbdVGQA(0), w.NEmbdVGQA(0))
+		w.headNorms(0, il)
+		w.need(il, "ffn_norm.weight", w.NEmbd)
+		w.ffn(0, il, "", w.NFF(0))
+	}
+}
+
+func (w *wants) qwen3moe() {
+	w.ends()
+	w.normedExperts(w.qWidth(), w.expertFF())
+}
+
+// normedExperts are layers of experts with norms of queries and keys.
+func (w *wants) normedExperts(q, nFF int) {
+	for il := range w.NLayer() {
+		w.attention(0, il, q, w.NEmbdVGQA(0), w.NEmbdVGQA(0))
+		w.headNorms(0, il)
+		w.need(il, "ffn_norm.weight", w.NEmbd)
+		w.experts(0, il, nFF)
+	}
+}
+
+func (w *wants) llada() {
+	w.ends()
+	w.may(-1, "rope_freqs.weight", w.NRot(0)/2)
+	for il := range w.NLayer() {
+		w.attention(0, il, w.qWidth(), w.NEmbdKGQA(0), w.NEmbdVGQA(0))
+		w.may(il, "attn_output.bias", w.NEmbd)
+		w.need(il, "ffn_norm.weight", w.NEmbd)
+		w.ffn(0, il, "", w.NFF(0))
+		w.ffnBiases(il, w.NFF(0))
+	}
+}
+
+func (w *wants) lladaMoE() {
+	w.output(0, w.nVocab)
+	w.normedExperts(w.NEmbd, w.expertFF())
 }

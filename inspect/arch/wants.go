@@ -1,6 +1,7 @@
 package arch
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -131,9 +132,30 @@ func (w *wants) has(il int, name string) bool {
 // ends asks for the embeddings, the last norm and the output matrix, which may
 // be the embeddings.
 func (w *wants) ends() {
+	w.output(optional, w.nVocab)
+}
+
+// output is ends for an output matrix of n rows.
+func (w *wants) output(flags, n int) {
 	w.need(-1, "token_embd.weight", w.NEmbd, w.nVocab)
 	w.need(-1, "output_norm.weight", w.NEmbd)
-	w.may(-1, "output.weight", w.NEmbd, w.nVocab)
+	w.tensor(flags, -1, "output.weight", w.NEmbd, n)
+}
+
+// attention asks for the norm and the projections of layer il's attention.
+func (w *wants) attention(flags, il, q, k, v int) {
+	w.tensor(flags, il, "attn_norm.weight", w.NEmbd)
+	w.qkv(flags, il, w.NEmbd, q, k, v)
+	w.tensor(flags, il, "attn_output.weight", q, w.NEmbd)
+}
+
+// qWidth returns the width of all queries.
+func (w *wants) qWidth() int { return w.NEmbdHeadK(0) * w.NHead(0) }
+
+// headNorms asks for the norms of each head's queries and keys.
+func (w *wants) headNorms(flags, il int) {
+	w.tensor(flags, il, "attn_q_norm.weight", w.NEmbdHeadK(0))
+	w.tensor(flags, il, "attn_k_norm.weight", w.NEmbdHeadK(0))
 }
 
 // qkv asks for the projections of layer il, in one or apart, with their biases
@@ -179,6 +201,29 @@ func (w *wants) gateUpExps(flags, il, nEmbd, nFF, nExpert int) {
 	w.tensor(flags, il, "ffn_up_exps.weight", nEmbd, nFF, nExpert)
 }
 
+// experts asks for a router and for experts of width nFF.
+func (w *wants) experts(flags, il, nFF int) {
+	w.tensor(flags, il, "ffn_gate_inp.weight", w.NEmbd, w.NExpert)
+	w.tensor(flags, il, "ffn_gate_exps.weight", w.NEmbd, nFF, w.NExpert)
+	w.tensor(flags, il, "ffn_down_exps.weight", nFF, w.NEmbd, w.NExpert)
+	w.tensor(flags, il, "ffn_up_exps.weight", w.NEmbd, nFF, w.NExpert)
+}
+
+// expertFF returns the width of an expert: that of the dense block is shared out
+// among the experts in use where the model does not say.
+func (w *wants) expertFF() int {
+	return cmp.Or(w.NFFExp(0), quotient(w.NFF(0), w.NExpertUsed(0)))
+}
+
+// quotient is 0 where llama.cpp ends in a division by zero: no tensor has that
+// width.
+func quotient(a, b int) int {
+	if b == 0 {
+		return 0
+	}
+	return a / b
+}
+
 // ffn asks for the three matrices of a gated feed-forward block of width nFF,
 // whose names end in suffix: "" or "_shexp".
 func (w *wants) ffn(flags, il int, suffix string, nFF int) {
@@ -192,6 +237,30 @@ func (w *wants) ffnBiases(il, nFF int) {
 	w.may(il, "ffn_gate.bias", nFF)
 	w.may(il, "ffn_down.bias", w.NEmbd)
 	w.may(il, "ffn_up.bias", nFF)
+}
+
+// nextN asks for what a NextN block has beside a layer's tensors; own are the
+// flags of those that may stand in for the model's.
+func (w *wants) nextN(flags, own, il int) {
+	w.tensor(flags, il, "nextn.eh_proj.weight", 2*w.NEmbd, w.NEmbd)
+	w.tensor(flags, il, "nextn.enorm.weight", w.NEmbd)
+	w.tensor(flags, il, "nextn.hnorm.weight", w.NEmbd)
+	w.tensor(own|optional, il, "nextn.embed_tokens.weight", w.NEmbd, w.nVocab)
+	w.tensor(own|optional, il, "nextn.shared_head_head.weight", w.NEmbd, w.nVocab)
+	w.tensor(own|optional, il, "nextn.shared_head_norm.weight", w.NEmbd)
+}
+
+// parts returns the flags of the trunk's tensors and of the NextN blocks', for a
+// file that may hold only one of the two.
+func (w *wants) parts() (trunk, next int) {
+	next = skipped
+	if w.NLayerNext > 0 && !w.has(0, "attn_norm.weight") {
+		trunk = optional
+	}
+	if w.NLayerNext > 0 && !w.has(w.NLayer(), "nextn.eh_proj.weight") {
+		next |= optional
+	}
+	return trunk, next
 }
 
 // ropeFactors asks for the frequency factors that all layers share.
