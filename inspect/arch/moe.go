@@ -1,32 +1,36 @@
 package arch
 
 import (
+	"cmp"
+
 	"weigh/inspect/graph"
 	"weigh/inspect/model"
 )
 
 // Decoders whose later layers hold experts, most with a shared one beside.
 var _ = register(
-	&Arch{Name: "arctic", Rope: model.RopeNorm, Build: arctic, Needs: "attention.layer_norm_rms_epsilon", Source: "src/models/arctic.cpp@v0.5.0"},
-	&Arch{Name: "dbrx", Rope: model.RopeNeoX, Load: loadClamp, Build: wiring{layer: true, noBiasO: true, ffnNorm: "attn_output_norm"}.model, Needs: "attention.layer_norm_epsilon attention.clamp_kqv", Source: "src/models/dbrx.cpp@v0.5.0"},
-	&Arch{Name: "grok", Rope: model.RopeNeoX, NoFlash: true, Quirk: Quirk{ScoreTanh: true}, Load: loadGrok, Build: grok, Needs: "attention.layer_norm_rms_epsilon", Source: "src/models/grok.cpp@v0.5.0"},
-	&Arch{Name: "deepseek", Rope: model.RopeNorm, Load: loadMoE(model.GatingSoftmax), Build: wiring{factors: true, ffn: sharedExperts(routing{rawW: true})}.model, Needs: "attention.layer_norm_rms_epsilon expert_feed_forward_length expert_shared_count", Source: "src/models/deepseek.cpp@v0.5.0"},
-	&Arch{Name: "dots1", Rope: model.RopeNeoX, Load: loadMoE(model.GatingNone), Build: wiring{qkNorm: qkBefore, ffn: sharedExperts(routing{})}.model, Needs: "attention.layer_norm_rms_epsilon expert_feed_forward_length expert_shared_count", Source: "src/models/dots1.cpp@v0.5.0"},
-	&Arch{Name: "ernie4_5", Rope: model.RopeNorm, Build: wiring{noBiasO: true}.model, Needs: "attention.layer_norm_rms_epsilon", Source: "src/models/ernie4-5.cpp@v0.5.0"},
-	&Arch{Name: "ernie4_5-moe", Rope: model.RopeNorm, Load: loadErnieMoE, Build: wiring{noBiasO: true, ffn: (*Builder).ernieExperts}.model, Needs: "attention.layer_norm_rms_epsilon expert_feed_forward_length interleave_moe_layer_step", Source: "src/models/ernie4-5-moe.cpp@v0.5.0"},
-	&Arch{Name: "bailingmoe", Rope: model.RopeNorm, Load: loadMoE(model.GatingSoftmax), Build: bailing, Needs: "attention.layer_norm_rms_epsilon expert_feed_forward_length expert_shared_count", Source: "src/models/bailingmoe.cpp@v0.5.0"},
+	&Arch{Name: "arctic", Rope: model.RopeNorm, Build: arctic, Tensors: (*wants).arctic, Needs: "attention.layer_norm_rms_epsilon", Source: "src/models/arctic.cpp@v0.5.0"},
+	&Arch{Name: "dbrx", Rope: model.RopeNeoX, Load: loadClamp, Build: wiring{layer: true, noBiasO: true, ffnNorm: "attn_output_norm"}.model, Tensors: (*wants).dbrx, Needs: "attention.layer_norm_epsilon attention.clamp_kqv", Source: "src/models/dbrx.cpp@v0.5.0"},
+	&Arch{Name: "grok", Rope: model.RopeNeoX, NoFlash: true, Quirk: Quirk{ScoreTanh: true}, Load: loadGrok, Build: grok, Tensors: (*wants).grok, Needs: "attention.layer_norm_rms_epsilon", Source: "src/models/grok.cpp@v0.5.0"},
+	&Arch{Name: "deepseek", Rope: model.RopeNorm, Load: loadMoE(model.GatingSoftmax), Build: wiring{factors: true, ffn: sharedExperts(routing{rawW: true})}.model, Tensors: (*wants).deepseek, Needs: "attention.layer_norm_rms_epsilon expert_feed_forward_length expert_shared_count", Source: "src/models/deepseek.cpp@v0.5.0"},
+	&Arch{Name: "dots1", Rope: model.RopeNeoX, Load: loadMoE(model.GatingNone), Build: wiring{qkNorm: qkBefore, ffn: sharedExperts(routing{})}.model, Tensors: (*wants).dots1, Needs: "attention.layer_norm_rms_epsilon expert_feed_forward_length expert_shared_count", Source: "src/models/dots1.cpp@v0.5.0"},
+	&Arch{Name: "ernie4_5", Rope: model.RopeNorm, Build: wiring{noBiasO: true}.model, Tensors: (*wants).ernie, Needs: "attention.layer_norm_rms_epsilon", Source: "src/models/ernie4-5.cpp@v0.5.0"},
+	&Arch{Name: "ernie4_5-moe", Rope: model.RopeNorm, Load: loadErnieMoE, Build: wiring{noBiasO: true, ffn: (*Builder).ernieExperts}.model, Tensors: (*wants).ernieMoE, Needs: "attention.layer_norm_rms_epsilon expert_feed_forward_length interleave_moe_layer_step", Source: "src/models/ernie4-5-moe.cpp@v0.5.0"},
+	&Arch{Name: "bailingmoe", Rope: model.RopeNorm, Load: loadMoE(model.GatingSoftmax), Build: bailing, Tensors: (*wants).bailing, Needs: "attention.layer_norm_rms_epsilon expert_feed_forward_length expert_shared_count", Source: "src/models/bailingmoe.cpp@v0.5.0"},
 	&Arch{
 		Name: "bailingmoe2", Rope: model.RopeNeoX, NextN: NextNNever, Load: loadMoE(model.GatingNone),
-		Build:  wiring{qkNorm: qkBefore, ffn: sharedExperts(routing{})}.model,
-		Needs:  "attention.layer_norm_rms_epsilon expert_feed_forward_length expert_shared_count expert_gating_func",
-		Source: "src/models/bailingmoe2.cpp@v0.5.0",
+		Build:   wiring{qkNorm: qkBefore, ffn: sharedExperts(routing{})}.model,
+		Tensors: (*wants).bailing2,
+		Needs:   "attention.layer_norm_rms_epsilon expert_feed_forward_length expert_shared_count expert_gating_func",
+		Source:  "src/models/bailingmoe2.cpp@v0.5.0",
 	},
-	&Arch{Name: "exaone-moe", Rope: model.RopeNeoX, NextN: NextNNever, Load: loadExaoneMoE, Build: exaoneMoE, Needs: "attention.layer_norm_rms_epsilon attention.sliding_window expert_feed_forward_length expert_gating_func", Source: "src/models/exaone-moe.cpp@v0.5.0"},
+	&Arch{Name: "exaone-moe", Rope: model.RopeNeoX, NextN: NextNNever, Load: loadExaoneMoE, Build: exaoneMoE, Tensors: (*wants).exaoneMoE, Needs: "attention.layer_norm_rms_epsilon attention.sliding_window expert_feed_forward_length expert_gating_func", Source: "src/models/exaone-moe.cpp@v0.5.0"},
 	&Arch{
 		Name: "grovemoe", Rope: model.RopeNeoX, Quirk: Quirk{SelectSigmoid: true, ExpertGroups: true}, Load: loadGrove,
-		Build:  wiring{qkNorm: qkBefore, ffn: (*Builder).groveExperts}.model,
-		Needs:  "attention.layer_norm_rms_epsilon expert_feed_forward_length expert_group_scale experts_per_group",
-		Source: "src/models/grovemoe.cpp@v0.5.0",
+		Build:   wiring{qkNorm: qkBefore, ffn: (*Builder).groveExperts}.model,
+		Tensors: (*wants).grove,
+		Needs:   "attention.layer_norm_rms_epsilon expert_feed_forward_length expert_group_scale experts_per_group",
+		Source:  "src/models/grovemoe.cpp@v0.5.0",
 	},
 )
 
@@ -205,4 +209,170 @@ func (b *Builder) groveExperts(cur *graph.Tensor, il int) *graph.Tensor {
 	c.NExpert = b.NExpert / b.NGroupExperts
 	c.NUsed = min(m.NUsed, c.NExpert)
 	return b.Add(out, b.Scale(b.Experts(out, c, il)))
+}
+
+func (w *wants) arctic() {
+	w.ends()
+	for il := range w.NLayer() {
+		w.attention(0, il, w.NEmbd, w.NEmbdVGQA(0), w.NEmbdVGQA(0))
+		w.need(il, "ffn_norm.weight", w.NEmbd)
+		w.ffn(0, il, "", w.NEmbd)
+		w.need(il, "ffn_norm_exps.weight", w.NEmbd)
+		w.experts(0, il, w.NFF(0))
+	}
+}
+
+func (w *wants) dbrx() {
+	w.output(0, w.nVocab)
+	for il := range w.NLayer() {
+		w.need(il, "attn_norm.weight", w.NEmbd)
+		w.need(il, "attn_qkv.weight", w.NEmbd, w.NEmbd+2*w.NEmbdVGQA(0))
+		w.need(il, "attn_output.weight", w.NEmbd, w.NEmbd)
+		w.need(il, "attn_output_norm.weight", w.NEmbd)
+		w.experts(0, il, w.NFF(0))
+	}
+}
+
+func (w *wants) grok() {
+	w.ends()
+	for il := range w.NLayer() {
+		w.attention(0, il, w.NEmbd, w.NEmbdVGQA(0), w.NEmbdVGQA(0))
+		w.need(il, "attn_output_norm.weight", w.NEmbd)
+		w.need(il, "ffn_norm.weight", w.NEmbd)
+		w.ffn(optional, il, "", w.NFF(0))
+		w.someExperts(il, cmp.Or(w.NFFExp(0), w.NFF(0)))
+		if !w.may(il, "layer_output_norm.weight", w.NEmbd) {
+			w.need(il, "post_ffw_norm.weight", w.NEmbd)
+		}
+	}
+}
+
+// someExperts are experts that may have no gates.
+func (w *wants) someExperts(il, nFF int) {
+	w.need(il, "ffn_gate_inp.weight", w.NEmbd, w.NExpert)
+	w.may(il, "ffn_gate_exps.weight", w.NEmbd, nFF, w.NExpert)
+	w.need(il, "ffn_down_exps.weight", nFF, w.NEmbd, w.NExpert)
+	w.need(il, "ffn_up_exps.weight", w.NEmbd, nFF, w.NExpert)
+}
+
+// sharedExperts asks for the dense block of a leading layer, or for experts and
+// shared ones of width shared.
+func (w *wants) sharedExperts(flags, il, shared int) {
+	if il < w.NLayerDenseLead {
+		w.ffn(flags, il, "", w.NFF(0))
+		return
+	}
+	w.experts(flags, il, w.NFFExp(0))
+	w.ffn(flags, il, "_shexp", shared)
+}
+
+func (w *wants) deepseek() {
+	w.ends()
+	for il := range w.NLayer() {
+		w.attention(0, il, w.NEmbd, w.NEmbdVGQA(0), w.NEmbdVGQA(0))
+		w.need(il, "ffn_norm.weight", w.NEmbd)
+		w.sharedExperts(0, il, w.NFFExp(0)*w.NExpertShared)
+	}
+}
+
+func (w *wants) dots1() {
+	w.output(0, w.nVocab)
+	for il := range w.NLayer() {
+		w.attention(0, il, w.qWidth(), w.qWidth(), w.qWidth())
+		w.headNorms(0, il)
+		w.need(il, "ffn_norm.weight", w.NEmbd)
+		w.sharedExperts(0, il, w.NFFExp(0)*w.NExpertShared)
+		if il >= w.NLayerDenseLead {
+			w.may(il, "exp_probs_b.bias", w.NExpert)
+		}
+	}
+}
+
+func (w *wants) ernie() { w.ernieLayers(w.NLayer()) }
+
+func (w *wants) ernieMoE() { w.ernieLayers(w.NLayerDenseLead) }
+
+// ernieLayers are dense layers, of which the first ones only have no experts.
+func (w *wants) ernieLayers(dense int) {
+	w.ends()
+	for il := range w.NLayer() {
+		w.attention(0, il, w.qWidth(), w.NEmbdVGQA(0), w.NEmbdVGQA(0))
+		w.may(il, "attn_output.bias", w.NEmbd)
+		w.need(il, "ffn_norm.weight", w.NEmbd)
+		if il < dense {
+			w.ffn(0, il, "", w.NFF(0))
+			continue
+		}
+		w.may(il, "exp_probs_b.bias", w.NExpert)
+		w.someExperts(il, w.NFFExp(0))
+		if w.NFFShexp > 0 {
+			w.ffn(0, il, "_shexp", w.NFFShexp)
+		}
+	}
+}
+
+func (w *wants) bailing() {
+	w.output(0, w.nVocab)
+	d := w.NRot(0)
+	for il := range w.NLayer() {
+		w.attention(0, il, d*w.NHead(0), d*w.NHeadKV(0), d*w.NHeadKV(0))
+		w.need(il, "ffn_norm.weight", w.NEmbd)
+		w.experts(0, il, w.NFFExp(0))
+		w.ffn(0, il, "_shexp", w.NFFExp(0)*w.NExpertShared)
+	}
+}
+
+func (w *wants) bailing2() {
+	w.output(0, w.nVocab)
+	for il := range w.NLayerAll {
+		flags := 0
+		if il >= w.NLayer() {
+			flags = skipped
+			w.nextN(flags, flags, il)
+			w.tensor(flags, il, "layer_output_norm.weight", w.NEmbd)
+		}
+		w.tensor(flags, il, "attn_norm.weight", w.NEmbd)
+		w.tensor(flags, il, "attn_qkv.weight", w.NEmbd, w.NEmbd+2*w.NEmbdVGQA(0))
+		w.tensor(flags, il, "attn_output.weight", w.qWidth(), w.NEmbd)
+		w.headNorms(flags, il)
+		w.tensor(flags, il, "ffn_norm.weight", w.NEmbd)
+		w.sharedExperts(flags, il, cmp.Or(w.NFFShexp, w.NFFExp(0))*w.NExpertShared)
+		if il >= w.NLayerDenseLead {
+			w.tensor(flags|optional, il, "exp_probs_b.bias", w.NExpert)
+		}
+	}
+}
+
+func (w *wants) exaoneMoE() {
+	w.output(0, w.nVocab)
+	kv := w.NEmbdKGQA(0)
+	for il := range w.NLayerAll {
+		flags := 0
+		if il >= w.NLayer() {
+			flags = skipped
+			w.nextN(flags, flags, il)
+			w.ffn(flags, il, "", w.NFF(0))
+		} else {
+			w.sharedExperts(0, il, cmp.Or(w.NFFShexp, w.NFFExp(0)))
+			if il >= w.NLayerDenseLead {
+				w.may(il, "exp_probs_b.bias", w.NExpert)
+			}
+		}
+		w.attention(flags, il, w.qWidth(), kv, kv)
+		w.headNorms(flags, il)
+		w.tensor(flags, il, "ffn_norm.weight", w.NEmbd)
+	}
+	if w.NLayerNext == 0 { // each NextN block counts them once more
+		w.may(-1, "rope_freqs.weight", w.NRot(0)/2)
+	}
+}
+
+func (w *wants) grove() {
+	w.qwen3moe()
+	chunk, n := cmp.Or(w.NFFChexp, w.NEmbdHeadK(0)), quotient(w.NExpert, w.NGroupExperts)
+	for il := range w.NLayer() {
+		w.need(il, "ffn_gate_chexps.weight", w.NEmbd, chunk, n)
+		w.need(il, "ffn_down_chexps.weight", chunk, w.NEmbd, n)
+		w.need(il, "ffn_up_chexps.weight", w.NEmbd, chunk, n)
+	}
 }

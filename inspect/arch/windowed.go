@@ -1,6 +1,8 @@
 package arch
 
 import (
+	"cmp"
+
 	"weigh/inspect/graph"
 	"weigh/inspect/model"
 )
@@ -9,30 +11,33 @@ import (
 var _ = register(
 	&Arch{
 		Name: "gpt-oss", Rope: model.RopeNeoX, Load: loadGPTOSS,
-		Build:  gptOSS,
-		Needs:  "attention.layer_norm_rms_epsilon attention.sliding_window expert_feed_forward_length",
-		Source: "src/models/openai-moe.cpp@v0.5.0",
+		Build:   gptOSS,
+		Tensors: (*wants).gptOSS,
+		Needs:   "attention.layer_norm_rms_epsilon attention.sliding_window expert_feed_forward_length",
+		Source:  "src/models/openai-moe.cpp@v0.5.0",
 	},
-	&Arch{Name: "llama4", Rope: model.RopeNorm, Quirk: Quirk{WeightBeforeFFN: true, SelectLogits: true}, Load: loadLlama4, Build: llama4, Needs: "attention.layer_norm_rms_epsilon expert_feed_forward_length interleave_moe_layer_step", Source: "src/models/llama4.cpp@v0.5.0"},
-	&Arch{Name: "smallthinker", Rope: model.RopeNeoX, Load: loadSmallThinker, Build: smallThinker, Needs: "attention.layer_norm_rms_epsilon", Source: "src/models/smallthinker.cpp@v0.5.0"},
-	&Arch{Name: "minimax-m2", Rope: model.RopeNeoX, Load: loadMoE(model.GatingNone), Build: minimaxM2, Needs: "attention.layer_norm_rms_epsilon expert_feed_forward_length", Source: "src/models/minimax-m2.cpp@v0.5.0"},
-	&Arch{Name: "paddleocr", Rope: model.RopeMRoPE, Load: loadSections, Build: wiring{}.model, Needs: "attention.layer_norm_rms_epsilon", Source: "src/models/paddleocr.cpp@v0.5.0"},
+	&Arch{Name: "llama4", Rope: model.RopeNorm, Quirk: Quirk{WeightBeforeFFN: true, SelectLogits: true}, Load: loadLlama4, Build: llama4, Tensors: (*wants).llama4, Needs: "attention.layer_norm_rms_epsilon expert_feed_forward_length interleave_moe_layer_step", Source: "src/models/llama4.cpp@v0.5.0"},
+	&Arch{Name: "smallthinker", Rope: model.RopeNeoX, Load: loadSmallThinker, Build: smallThinker, Tensors: (*wants).smallThinker, Needs: "attention.layer_norm_rms_epsilon", Source: "src/models/smallthinker.cpp@v0.5.0"},
+	&Arch{Name: "minimax-m2", Rope: model.RopeNeoX, Load: loadMoE(model.GatingNone), Build: minimaxM2, Tensors: (*wants).minimaxM2, Needs: "attention.layer_norm_rms_epsilon expert_feed_forward_length", Source: "src/models/minimax-m2.cpp@v0.5.0"},
+	&Arch{Name: "paddleocr", Rope: model.RopeMRoPE, Load: loadSections, Build: wiring{}.model, Tensors: (*wants).ernie, Needs: "attention.layer_norm_rms_epsilon", Source: "src/models/paddleocr.cpp@v0.5.0"},
 	&Arch{
 		Name: "mellum", Rope: model.RopeNeoX, Load: loadMellum,
-		Build:  wiring{attend: (*Builder).attendKV, qkNorm: qkBefore}.model,
-		Needs:  "attention.layer_norm_rms_epsilon expert_feed_forward_length",
-		Source: "src/models/mellum.cpp@v0.5.0",
+		Build:   wiring{attend: (*Builder).attendKV, qkNorm: qkBefore}.model,
+		Tensors: (*wants).mellum,
+		Needs:   "attention.layer_norm_rms_epsilon expert_feed_forward_length",
+		Source:  "src/models/mellum.cpp@v0.5.0",
 	},
 	&Arch{
 		Name: "maple", Rope: model.RopeNeoX, Quirk: Quirk{ClampedMoE: true}, Load: loadMaple,
-		Build:  maple,
-		Needs:  "attention.layer_norm_rms_epsilon attention.sliding_window expert_feed_forward_length attention.sliding_window_pattern swiglu_clamp_exp",
-		Source: "src/models/maple.cpp@v0.5.0",
+		Build:   maple,
+		Tensors: (*wants).maple,
+		Needs:   "attention.layer_norm_rms_epsilon attention.sliding_window expert_feed_forward_length attention.sliding_window_pattern swiglu_clamp_exp",
+		Source:  "src/models/maple.cpp@v0.5.0",
 	},
-	&Arch{Name: "hy_v3", Rope: model.RopeNeoX, Always: nextNFFN, Load: loadMoE(model.GatingSigmoid), Build: hyV3, Needs: "attention.layer_norm_rms_epsilon expert_feed_forward_length", Source: "src/models/hy-v3.cpp@v0.5.0"},
-	&Arch{Name: "mimo2", Rope: model.RopeNeoX, Load: loadMimo2, Build: mimo2, Needs: "attention.layer_norm_rms_epsilon attention.sliding_window expert_feed_forward_length attention.sliding_window_pattern", Source: "src/models/mimo2.cpp@v0.5.0"},
-	&Arch{Name: "cohere2moe", Rope: model.RopeNorm, Always: []string{"nextn.embed_tokens", "nextn.shared_head_head", "nextn.shared_head_norm"}, Load: loadCohere2MoE, Build: cohere2MoE, Needs: "logit_scale attention.sliding_window leading_dense_block_count expert_feed_forward_length", Source: "src/models/cohere2moe.cpp@v0.5.0"},
-	&Arch{Name: "glm4moe", Rope: model.RopeNeoX, Load: loadGLM4MoE, Build: glm4MoE, Needs: "attention.layer_norm_rms_epsilon expert_feed_forward_length expert_shared_count", Source: "src/models/glm4-moe.cpp@v0.5.0"},
+	&Arch{Name: "hy_v3", Rope: model.RopeNeoX, Always: nextNFFN, Load: loadMoE(model.GatingSigmoid), Build: hyV3, Tensors: (*wants).hyV3, Needs: "attention.layer_norm_rms_epsilon expert_feed_forward_length", Source: "src/models/hy-v3.cpp@v0.5.0"},
+	&Arch{Name: "mimo2", Rope: model.RopeNeoX, Load: loadMimo2, Build: mimo2, Tensors: (*wants).mimo2, Needs: "attention.layer_norm_rms_epsilon attention.sliding_window expert_feed_forward_length attention.sliding_window_pattern", Source: "src/models/mimo2.cpp@v0.5.0"},
+	&Arch{Name: "cohere2moe", Rope: model.RopeNorm, Always: []string{"nextn.embed_tokens", "nextn.shared_head_head", "nextn.shared_head_norm"}, Load: loadCohere2MoE, Build: cohere2MoE, Tensors: (*wants).cohere2MoE, Needs: "logit_scale attention.sliding_window leading_dense_block_count expert_feed_forward_length", Source: "src/models/cohere2moe.cpp@v0.5.0"},
+	&Arch{Name: "glm4moe", Rope: model.RopeNeoX, Load: loadGLM4MoE, Build: glm4MoE, Tensors: (*wants).glm4MoE, Needs: "attention.layer_norm_rms_epsilon expert_feed_forward_length expert_shared_count", Source: "src/models/glm4-moe.cpp@v0.5.0"},
 )
 
 func loadGPTOSS(k *Keys, h *model.HParams) {
@@ -186,7 +191,7 @@ func maple(b *Builder) {
 
 // hyV3 and its NextN block.
 func hyV3(b *Builder) {
-	w := wiring{factors: true, qkNorm: qkBefore, rows: rowsAfterNorm, ffn: sharedExperts(routing{})}
+	w := wiring{factors: true, qkNorm: qkBefore, rows: rowsAfterNorm, ffn: (*Builder).hyV3Experts}
 	if b.U.Kind != GraphMTP {
 		w.model(b)
 		return
@@ -202,6 +207,15 @@ func hyV3(b *Builder) {
 	ffnInp := b.Add(attn(Attn{Q: q, K: k, V: v}.WithOut(b, il), il), inpSA)
 	cur = w.ffn(b, b.LayerNorm(ffnInp, "ffn_norm", NormRMS, il), il)
 	b.Logits(b.nextNHead(b.Add(cur, ffnInp), b.InpOutIDs(), b.OutputNorm(), NormRMS, il))
+}
+
+// hyV3Experts runs a shared expert even where some of its tensors are missing.
+func (b *Builder) hyV3Experts(cur *graph.Tensor, il int) *graph.Tensor {
+	if b.W(il, "ffn_gate_inp.weight") == nil {
+		return b.FeedForward(cur, b.LayerFFN(il, "", ActSiLU), il)
+	}
+	out := b.Experts(cur, b.routed(il, routing{}), il)
+	return b.Add(out, b.FeedForward(cur, b.LayerFFN(il, "_shexp", ActSiLU), il))
 }
 
 func loadMimo2(k *Keys, h *model.HParams) {
@@ -384,4 +398,171 @@ func glm4MoE(b *Builder) {
 	cur := b.LayerNormOut(inpL, NormRMS)
 	b.HNextN(cur)
 	b.lmHead(cur)
+}
+
+func (w *wants) gptOSS() {
+	w.output(0, w.nVocab)
+	d, nFF := w.NRot(0), w.NFFExp(0)
+	for il := range w.NLayer() {
+		w.attention(0, il, d*w.NHead(0), d*w.NHeadKV(0), d*w.NHeadKV(0))
+		w.need(il, "attn_output.bias", w.NEmbd)
+		w.need(il, "attn_sinks.weight", w.NHead(0))
+		w.need(il, "post_attention_norm.weight", w.NEmbd)
+		w.experts(0, il, nFF)
+		w.need(il, "ffn_gate_inp.bias", w.NExpert)
+		w.need(il, "ffn_gate_exps.bias", nFF, w.NExpert)
+		w.need(il, "ffn_down_exps.bias", w.NEmbd, w.NExpert)
+		w.need(il, "ffn_up_exps.bias", nFF, w.NExpert)
+	}
+}
+
+func (w *wants) llama4() {
+	w.ends()
+	w.may(-1, "rope_freqs.weight", w.NRot(0)/2)
+	for il := range w.NLayer() {
+		w.attention(0, il, w.qWidth(), w.NEmbdKGQA(0), w.NEmbdVGQA(0))
+		w.need(il, "ffn_norm.weight", w.NEmbd)
+		if w.NMoELayerStep > 0 && (il+1)%w.NMoELayerStep == 0 {
+			w.experts(0, il, w.NFFExp(0))
+			w.ffn(0, il, "_shexp", w.NFFExp(0))
+		} else {
+			w.ffn(0, il, "", w.NFF(0))
+		}
+	}
+}
+
+func (w *wants) smallThinker() {
+	w.ends()
+	for il := range w.NLayer() {
+		w.attention(0, il, w.qWidth(), w.NEmbdVGQA(0), w.NEmbdVGQA(0))
+		w.need(il, "ffn_norm.weight", w.NEmbd)
+		w.experts(0, il, w.NFFExp(0))
+	}
+}
+
+// minimaxM2 has experts as wide as a dense block.
+func (w *wants) minimaxM2() {
+	w.output(0, w.nVocab)
+	for il := range w.NLayer() {
+		w.attention(0, il, w.qWidth(), w.NEmbdVGQA(0), w.NEmbdVGQA(0))
+		w.need(il, "attn_q_norm.weight", w.qWidth())
+		w.need(il, "attn_k_norm.weight", w.NEmbdKGQA(0))
+		w.need(il, "ffn_norm.weight", w.NEmbd)
+		w.experts(0, il, w.NFF(0))
+		w.need(il, "exp_probs_b.bias", w.NExpert)
+	}
+}
+
+func (w *wants) mellum() {
+	w.output(0, w.nVocab)
+	w.normedExperts(w.qWidth(), w.expertFF())
+}
+
+func (w *wants) maple() {
+	w.output(0, w.nVocab)
+	kv := w.NEmbdKGQA(0)
+	for il := range w.NLayer() {
+		w.attention(0, il, w.qWidth(), kv, kv)
+		w.headNorms(0, il)
+		w.need(il, "ffn_norm.weight", w.NEmbd)
+		w.experts(0, il, w.NFFExp(0))
+	}
+}
+
+// hyV3 takes any block's feed-forward tensors that there are, those of NextN
+// blocks too.
+func (w *wants) hyV3() {
+	w.ends()
+	trunk, next := w.parts()
+	nFF := w.expertFF()
+	if nFF == 0 && w.NExpertUsed(0) == 0 {
+		nFF = w.NFF(0)
+	}
+	for il := range w.NLayerAll {
+		flags := trunk
+		if il >= w.NLayer() {
+			flags = next
+			w.nextN(flags, 0, il)
+		}
+		w.attention(flags, il, w.qWidth(), w.NEmbdKGQA(0), w.NEmbdVGQA(0))
+		w.headNorms(flags, il)
+		w.tensor(flags, il, "ffn_norm.weight", w.NEmbd)
+		w.ffn(optional, il, "", w.NFF(0))
+		w.may(il, "ffn_gate_inp.weight", w.NEmbd, w.NExpert)
+		w.may(il, "exp_probs_b", w.NExpert)
+		w.may(il, "ffn_down_exps.weight", nFF, w.NEmbd, w.NExpert)
+		w.gateUpExps(optional, il, w.NEmbd, nFF, w.NExpert)
+		w.ffn(optional, il, "_shexp", cmp.Or(w.NFFShexp, nFF))
+	}
+}
+
+func (w *wants) mimo2() {
+	w.output(0, w.nVocab)
+	_, next := w.parts()
+	for il := range w.NLayerAll {
+		flags := 0
+		if il >= w.NLayer() {
+			flags = next
+			w.nextN(flags, flags, il)
+			w.tensor(flags|optional, il, "layer_output_norm.weight", w.NEmbd)
+		}
+		n := w.NHead(il)
+		w.tensor(flags, il, "attn_norm.weight", w.NEmbd)
+		w.qkv(flags, il, w.NEmbd, w.NEmbdHeadK(0)*n, w.NEmbdKGQA(il), w.NEmbdVGQA(il))
+		w.tensor(flags, il, "attn_output.weight", w.NEmbdHeadV(0)*n, w.NEmbd)
+		w.tensor(flags|optional, il, "attn_sinks.weight", n)
+		w.tensor(flags, il, "ffn_norm.weight", w.NEmbd)
+		w.ffn(flags|optional, il, "", w.NFF(0))
+		w.experts(flags|optional, il, w.NFFExp(0))
+		w.tensor(flags|optional, il, "exp_probs_b.bias", w.NExpert)
+	}
+}
+
+func (w *wants) cohere2MoE() {
+	w.ends()
+	trunk, next := w.parts()
+	nFF := cmp.Or(w.NFFExp(0), w.NFF(0))
+	for il := range w.NLayerAll {
+		flags := trunk
+		if il >= w.NLayer() {
+			flags = next
+			w.nextN(flags, 0, il)
+		}
+		w.attention(flags, il, w.qWidth(), w.NEmbdVGQA(0), w.NEmbdVGQA(0))
+		if il < min(w.NLayerDenseLead, w.NLayer()) {
+			w.ffn(flags, il, "", w.NFF(0))
+			continue
+		}
+		w.tensor(flags, il, "ffn_gate_inp.weight", w.NEmbd, w.NExpert)
+		w.tensor(flags, il, "ffn_down_exps.weight", nFF, w.NEmbd, w.NExpert)
+		w.gateUpExps(flags, il, w.NEmbd, nFF, w.NExpert)
+		if w.NExpertShared > 0 {
+			w.ffn(flags, il, "_shexp", cmp.Or(w.NFFShexp, nFF*w.NExpertShared))
+		}
+	}
+}
+
+func (w *wants) glm4MoE() {
+	w.ends()
+	trunk, next := w.parts()
+	nFF := w.expertFF()
+	for il := range w.NLayerAll {
+		flags := trunk
+		if il >= w.NLayer() {
+			flags = next
+			w.nextN(flags, flags, il)
+		}
+		w.attention(flags, il, w.qWidth(), w.NEmbdKGQA(0), w.NEmbdVGQA(0))
+		w.headNorms(flags|optional, il)
+		w.tensor(flags, il, "post_attention_norm.weight", w.NEmbd)
+		if il < w.NLayerDenseLead {
+			w.ffn(flags, il, "", w.NFF(0))
+			continue
+		}
+		w.experts(flags, il, nFF)
+		w.tensor(flags, il, "exp_probs_b.bias", w.NExpert)
+		if w.NExpertShared > 0 {
+			w.ffn(flags, il, "_shexp", nFF*w.NExpertShared)
+		}
+	}
 }
