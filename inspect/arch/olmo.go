@@ -6,10 +6,10 @@ import (
 )
 
 var _ = register(
-	&Arch{Name: "olmo", Rope: model.RopeNeoX, Quant: QuantQuirk{Layers70B: 80}, Load: loadClamp, Build: wiring{layer: true, noBiasO: true}.model, Needs: "attention.layer_norm_epsilon", Source: "src/models/olmo.cpp@v0.5.0"},
-	&Arch{Name: "olmo2", Rope: model.RopeNeoX, Load: loadOlmo2, Build: olmo2, Needs: "attention.layer_norm_rms_epsilon", Source: "src/models/olmo2.cpp@v0.5.0"},
-	&Arch{Name: "olmoe", Rope: model.RopeNeoX, Build: olmoe, Needs: "attention.layer_norm_rms_epsilon", Source: "src/models/olmoe.cpp@v0.5.0"},
-	&Arch{Name: "openelm", Rope: model.RopeNeoX, Build: openelm, Needs: "attention.layer_norm_rms_epsilon", Source: "src/models/openelm.cpp@v0.5.0"},
+	&Arch{Name: "olmo", Rope: model.RopeNeoX, Quant: QuantQuirk{Layers70B: 80}, Load: loadClamp, Build: wiring{layer: true, noBiasO: true}.model, Tensors: (*wants).olmo, Needs: "attention.layer_norm_epsilon", Source: "src/models/olmo.cpp@v0.5.0"},
+	&Arch{Name: "olmo2", Rope: model.RopeNeoX, Load: loadOlmo2, Build: olmo2, Tensors: (*wants).olmo2, Needs: "attention.layer_norm_rms_epsilon", Source: "src/models/olmo2.cpp@v0.5.0"},
+	&Arch{Name: "olmoe", Rope: model.RopeNeoX, Build: olmoe, Tensors: (*wants).olmoe, Needs: "attention.layer_norm_rms_epsilon", Source: "src/models/olmoe.cpp@v0.5.0"},
+	&Arch{Name: "openelm", Rope: model.RopeNeoX, Build: openelm, Tensors: (*wants).openelm, Needs: "attention.layer_norm_rms_epsilon", Source: "src/models/openelm.cpp@v0.5.0"},
 )
 
 func loadClamp(k *Keys, h *model.HParams) { h.ClampKQV = k.Float("attention.clamp_kqv", 0) }
@@ -102,4 +102,52 @@ func openelm(b *Builder) {
 		b.Name(inpL, "l_out", il)
 	}
 	b.lmHead(b.LayerNormOut(inpL, NormRMS))
+}
+
+func (w *wants) olmo() {
+	w.need(-1, "token_embd.weight", w.NEmbd, w.nVocab)
+	w.may(-1, "output.weight", w.NEmbd, w.nVocab)
+	for il := range w.NLayer() {
+		w.qkv(0, il, w.NEmbd, w.NEmbd, w.NEmbdVGQA(0), w.NEmbdVGQA(0))
+		w.need(il, "attn_output.weight", w.NEmbd, w.NEmbd)
+		w.ffn(0, il, "", w.NFF(0))
+	}
+}
+
+func (w *wants) olmo2() {
+	w.output(0, w.nVocab)
+	for il := range w.NLayer() {
+		w.qkv(0, il, w.NEmbd, w.NEmbd, w.NEmbdVGQA(0), w.NEmbdVGQA(0))
+		w.need(il, "attn_output.weight", w.NEmbd, w.NEmbd)
+		w.need(il, "attn_q_norm.weight", w.NEmbd)
+		w.need(il, "attn_k_norm.weight", w.NHeadKV(0)*quotient(w.NEmbd, w.NHead(0)))
+		w.need(il, "post_attention_norm.weight", w.NEmbd)
+		w.ffn(0, il, "", w.NFF(0))
+		w.need(il, "post_ffw_norm.weight", w.NEmbd)
+	}
+}
+
+func (w *wants) olmoe() {
+	w.output(0, w.nVocab)
+	for il := range w.NLayer() {
+		w.attention(0, il, w.NEmbd, w.NEmbdVGQA(0), w.NEmbdVGQA(0))
+		w.need(il, "attn_q_norm.weight", w.NEmbd)
+		w.need(il, "attn_k_norm.weight", w.NEmbd)
+		w.need(il, "ffn_norm.weight", w.NEmbd)
+		w.experts(0, il, w.NFF(0))
+	}
+}
+
+func (w *wants) openelm() {
+	w.need(-1, "token_embd.weight", w.NEmbd, w.nVocab)
+	w.need(-1, "output_norm.weight", w.NEmbd)
+	d := w.NEmbdHeadK(0)
+	for il := range w.NLayer() {
+		w.need(il, "attn_norm.weight", w.NEmbd)
+		w.need(il, "attn_qkv.weight", w.NEmbd, d*(w.NHead(il)+2*w.NHeadKV(il)))
+		w.headNorms(0, il)
+		w.need(il, "attn_output.weight", d*w.NHead(il), w.NEmbd)
+		w.need(il, "ffn_norm.weight", w.NEmbd)
+		w.ffn(0, il, "", w.NFF(il))
+	}
 }
