@@ -5,8 +5,8 @@ import (
 )
 
 var _ = register(
-	&Arch{Name: "plamo", Rope: model.RopeNeoX, Build: plamo, Needs: "attention.layer_norm_rms_epsilon", Source: "src/models/plamo.cpp@v0.5.0"},
-	&Arch{Name: "plamo3", Rope: model.RopeNeoX, Load: loadPlamo3, Build: plamo3, Needs: "attention.layer_norm_rms_epsilon", Source: "src/models/plamo3.cpp@v0.5.0"},
+	&Arch{Name: "plamo", Rope: model.RopeNeoX, Build: plamo, Tensors: (*wants).plamo, Needs: "attention.layer_norm_rms_epsilon", Source: "src/models/plamo.cpp@v0.5.0"},
+	&Arch{Name: "plamo3", Rope: model.RopeNeoX, Load: loadPlamo3, Build: plamo3, Tensors: (*wants).plamo3, Needs: "attention.layer_norm_rms_epsilon", Source: "src/models/plamo3.cpp@v0.5.0"},
 )
 
 // plamo runs attention and feed-forward side by side.
@@ -61,4 +61,34 @@ func plamo3(b *Builder) {
 		b.Name(inpL, "l_out", il)
 	}
 	b.lmHead(b.LayerNormOut(inpL, NormRMS))
+}
+
+func (w *wants) plamo() {
+	w.output(0, w.nVocab)
+	for il := range w.NLayer() {
+		w.attention(0, il, w.NEmbd, w.NEmbdVGQA(0), w.NEmbdVGQA(0))
+		w.ffn(0, il, "", w.NFF(0))
+	}
+}
+
+func (w *wants) plamo3() {
+	w.ends()
+	dq, dv := w.NEmbdHeadK(0), w.NEmbdHeadV(0)
+	for il := range w.NLayer() {
+		n, kv := w.NHead(il), w.NHeadKV(il)
+		w.need(il, "attn_norm.weight", w.NEmbd)
+		w.need(il, "attn_qkv.weight", w.NEmbd, dq*(n+kv)+dv*kv)
+		w.headNorms(0, il)
+		w.need(il, "attn_output.weight", dv*n, w.NEmbd)
+		w.plamoFFN(il, w.NFF(il))
+	}
+}
+
+// plamoFFN are the norms around a block of width nFF, and its two matrices.
+func (w *wants) plamoFFN(il, nFF int) {
+	w.need(il, "post_attention_norm", w.NEmbd)
+	w.need(il, "ffn_norm.weight", w.NEmbd)
+	w.need(il, "ffn_down.weight", nFF, w.NEmbd)
+	w.need(il, "ffn_up.weight", w.NEmbd, 2*nFF)
+	w.need(il, "post_ffw_norm", w.NEmbd)
 }

@@ -8,10 +8,11 @@ import (
 // PLaMo 2: Mamba layers with heads, and attention.
 var _ = register(&Arch{
 	Name: "plamo2", Rope: model.RopeNeoX, Hybrid: true, Scan: true,
-	Load:   loadPlamo2,
-	Build:  plamo2,
-	Needs:  "attention.layer_norm_rms_epsilon ssm.conv_kernel ssm.inner_size ssm.state_size ssm.time_step_rank ssm.group_count",
-	Source: "src/models/plamo2.cpp@v0.5.0",
+	Load:    loadPlamo2,
+	Build:   plamo2,
+	Tensors: (*wants).plamo2,
+	Needs:   "attention.layer_norm_rms_epsilon ssm.conv_kernel ssm.inner_size ssm.state_size ssm.time_step_rank ssm.group_count",
+	Source:  "src/models/plamo2.cpp@v0.5.0",
 })
 
 func loadPlamo2(k *Keys, h *model.HParams) {
@@ -23,6 +24,9 @@ func loadPlamo2(k *Keys, h *model.HParams) {
 	h.NEmbdHeadVFull = k.Int("attention.value_length", h.NEmbdHeadVFull)
 	recurrentWithoutKV(h)
 }
+
+// plamo2Rank is the width of the step sizes before their projection.
+func plamo2Rank(nEmbd int) int { return max(64, nEmbd/16) }
 
 func plamo2(b *Builder) {
 	inpL := b.InpEmbd()
@@ -68,7 +72,7 @@ func (b *Builder) plamo2Attn(in *KVInput, pos, cur *graph.Tensor, il int) *graph
 func (b *Builder) plamo2Mamba(in *RSInput, cur *graph.Tensor, il int) *graph.Tensor {
 	conv, inner, state, heads := int64(b.SSMDConv), int64(b.SSMDInner), int64(b.SSMDState), int64(b.SSMDtRank)
 	dim := b.per(b.SSMDInner, b.SSMDtRank, "ssm.time_step_rank")
-	rank := int64(max(64, b.NEmbd/16))
+	rank := int64(plamo2Rank(b.NEmbd))
 	tokens, seqs := b.seqTokens(), b.seqs()
 	allR, allS := b.StateR(il), b.StateS(il)
 
@@ -110,4 +114,33 @@ func (b *Builder) plamo2Mamba(in *RSInput, cur *graph.Tensor, il int) *graph.Ten
 	y = b.View3D(y, dim*heads, tokens, seqs, y.Nb[2], y.Nb[3], 0)
 	cur = b.MM(b.W(il, "ssm_out.weight"), y, nil)
 	return b.Reshape2D(cur, cur.Ne[0], tokens*seqs)
+}
+
+func (w *wants) plamo2() {
+	w.ends()
+	inner, state, heads, rank := w.SSMDInner, w.SSMDState, w.SSMDtRank, plamo2Rank(w.NEmbd)
+	dq, dv := w.NEmbdHeadK(0), w.NEmbdHeadV(0)
+	for il := range w.NLayer() {
+		w.need(il, "attn_norm.weight", w.NEmbd)
+		if w.IsRecr(il) {
+			w.need(il, "ssm_in.weight", w.NEmbd, 2*inner)
+			w.need(il, "ssm_conv1d.weight", w.SSMDConv, inner)
+			w.need(il, "ssm_x.weight", inner, rank+2*state)
+			w.need(il, "ssm_dt.weight", rank, heads)
+			w.need(il, "ssm_dt.bias", heads)
+			w.need(il, "ssm_a", heads)
+			w.need(il, "ssm_d", heads)
+			w.need(il, "ssm_out.weight", inner, w.NEmbd)
+			w.need(il, "ssm_dt_norm", rank)
+			w.need(il, "ssm_b_norm", state)
+			w.need(il, "ssm_c_norm", state)
+		} else {
+			n, kv := w.NHead(il), w.NHeadKV(il)
+			w.need(il, "attn_qkv.weight", w.NEmbd, dq*(n+kv)+dv*kv)
+			w.need(il, "attn_q_norm.weight", dq, n)
+			w.need(il, "attn_k_norm.weight", dq, kv)
+			w.need(il, "attn_output.weight", dv*n, w.NEmbd)
+		}
+		w.plamoFFN(il, w.NFF(0))
+	}
 }
