@@ -1,6 +1,8 @@
 package arch
 
 import (
+	"cmp"
+
 	"weigh/inspect/graph"
 	"weigh/inspect/model"
 )
@@ -10,11 +12,12 @@ import (
 var _ = register(
 	&Arch{
 		Name: "nemotron_h", Rope: model.RopeNone, Hybrid: true, Scan: true, Rollback: true,
-		Load:   loadNemotronH,
-		Memory: func(m *model.Model, c *Context) *Memory { return nemotronHMemory(m, c) },
-		Build:  nemotronH,
-		Needs:  "attention.layer_norm_epsilon ssm.conv_kernel ssm.inner_size ssm.state_size ssm.time_step_rank ssm.group_count",
-		Source: "src/models/nemotron-h.cpp@v0.5.0",
+		Load:    loadNemotronH,
+		Memory:  func(m *model.Model, c *Context) *Memory { return nemotronHMemory(m, c) },
+		Build:   nemotronH,
+		Tensors: (*wants).nemotronH,
+		Needs:   "attention.layer_norm_epsilon ssm.conv_kernel ssm.inner_size ssm.state_size ssm.time_step_rank ssm.group_count",
+		Source:  "src/models/nemotron-h.cpp@v0.5.0",
 	},
 	&Arch{
 		Name: "nemotron_h_moe", Rope: model.RopeNone, Hybrid: true, Scan: true, Rollback: true,
@@ -32,8 +35,9 @@ var _ = register(
 			}
 			nemotronH(b)
 		},
-		Needs:  "attention.layer_norm_epsilon ssm.conv_kernel ssm.inner_size ssm.state_size ssm.time_step_rank ssm.group_count",
-		Source: "src/models/nemotron-h-moe.cpp@v0.5.0",
+		Tensors: (*wants).nemotronH,
+		Needs:   "attention.layer_norm_epsilon ssm.conv_kernel ssm.inner_size ssm.state_size ssm.time_step_rank ssm.group_count",
+		Source:  "src/models/nemotron-h-moe.cpp@v0.5.0",
 	},
 )
 
@@ -116,4 +120,65 @@ func nemotronHMTP(b *Builder) {
 	cur = b.GetRows(b.Add(cur, inpSA), outIDs)
 	ffn := b.latentExperts(b.LayerNorm(cur, "post_attention_norm", NormRMS, il), b.NExpertUsed(0), il)
 	b.Logits(b.nextNHead(b.Add(ffn, cur), nil, nil, NormLayer, il))
+}
+
+func (w *wants) nemotronH() {
+	w.ends()
+	trunk, _ := w.parts()
+	inner, heads, mix := w.SSMDInner, w.SSMDtRank, w.SSMDInner+2*w.SSMNGroup*w.SSMDState
+	for il := range w.NLayer() {
+		nFF := w.NFF(il)
+		w.tensor(trunk, il, "attn_norm.weight", w.NEmbd)
+		switch {
+		case w.IsRecr(il):
+			w.tensor(trunk, il, "ssm_in.weight", w.NEmbd, inner+mix+heads)
+			w.tensor(trunk, il, "ssm_conv1d.weight", w.SSMDConv, mix)
+			w.may(il, "ssm_conv1d.bias", mix)
+			w.tensor(trunk, il, "ssm_dt.bias", heads)
+			w.tensor(trunk, il, "ssm_a", 1, heads)
+			w.tensor(trunk, il, "ssm_d", 1, heads)
+			w.tensor(trunk, il, "ssm_norm.weight", quotient(inner, w.SSMNGroup), w.SSMNGroup)
+			w.tensor(trunk, il, "ssm_out.weight", inner, w.NEmbd)
+		case nFF == 0:
+			w.nemotronHAttn(trunk, 0, il)
+		case w.NExpert > 0:
+			w.latentExperts(trunk, 0, il, cmp.Or(w.NFFExp(il), quotient(nFF, w.NExpertUsed(il))))
+		default:
+			w.tensor(trunk, il, "ffn_down.weight", nFF, w.NEmbd)
+			w.tensor(trunk, il, "ffn_up.weight", w.NEmbd, nFF)
+			w.may(il, "ffn_down.bias", w.NEmbd)
+			w.may(il, "ffn_up.bias", nFF)
+		}
+	}
+	for il := w.NLayer(); il < w.NLayerAll; il++ {
+		for _, name := range []string{"nextn.enorm", "nextn.hnorm", "nextn.shared_head_norm", "attn_norm", "post_attention_norm"} {
+			w.tensor(skipped, il, name+".weight", w.NEmbd)
+		}
+		w.tensor(skipped, il, "nextn.eh_proj.weight", 2*w.NEmbd, w.NEmbd)
+		w.nemotronHAttn(skipped, skipped, il)
+		w.latentExperts(skipped, skipped, il, cmp.Or(w.NFFExp(il), quotient(w.NFF(0), w.NExpertUsed(il))))
+	}
+}
+
+// nemotronHAttn is attention without its norm; may are the flags of what may be
+// missing in any case.
+func (w *wants) nemotronHAttn(flags, may, il int) {
+	q := w.NEmbdHeadK(0) * w.NHead(il)
+	w.qkv(flags, il, w.NEmbd, q, w.NEmbdKGQA(il), w.NEmbdVGQA(il))
+	w.tensor(flags, il, "attn_output.weight", q, w.NEmbd)
+	w.tensor(may|optional, il, "attn_output.bias", w.NEmbd)
+}
+
+// latentExperts are experts of width nFF without gates, which may work at a
+// width of their own.
+func (w *wants) latentExperts(flags, may, il, nFF int) {
+	latent := cmp.Or(w.MoELatentSize, w.NEmbd)
+	w.tensor(flags, il, "ffn_gate_inp.weight", w.NEmbd, w.NExpert)
+	w.tensor(flags, il, "exp_probs_b.bias", w.NExpert)
+	w.tensor(may|optional, il, "ffn_latent_down.weight", w.NEmbd, latent)
+	w.tensor(may|optional, il, "ffn_latent_up.weight", latent, w.NEmbd)
+	w.tensor(flags, il, "ffn_down_exps.weight", nFF, latent, w.NExpert)
+	w.tensor(flags, il, "ffn_up_exps.weight", latent, nFF, w.NExpert)
+	w.tensor(flags, il, "ffn_down_shexp.weight", w.NFFShexp, w.NEmbd)
+	w.tensor(flags, il, "ffn_up_shexp.weight", w.NEmbd, w.NFFShexp)
 }
