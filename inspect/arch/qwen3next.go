@@ -1,6 +1,8 @@
 package arch
 
 import (
+	"cmp"
+
 	"weigh/inspect/graph"
 	"weigh/inspect/model"
 )
@@ -10,27 +12,30 @@ import (
 var _ = register(
 	&Arch{
 		Name: "qwen3next", Rope: model.RopeNeoX, Hybrid: true, Budget: deltaBudget,
-		Load:   loadQwen3Next,
-		Memory: deltaMemory,
-		Build:  qwenHybrid{linear: (*Builder).qwen3NextLinear, ffn: (*Builder).gatedSharedExperts, split: true}.model,
-		Needs:  "attention.layer_norm_rms_epsilon ssm.conv_kernel ssm.inner_size ssm.state_size ssm.time_step_rank ssm.group_count",
-		Source: "src/models/qwen3next.cpp@v0.5.0",
+		Load:    loadQwen3Next,
+		Memory:  deltaMemory,
+		Build:   qwenHybrid{linear: (*Builder).qwen3NextLinear, ffn: (*Builder).gatedSharedExperts, split: true}.model,
+		Tensors: (*wants).qwen3next,
+		Needs:   "attention.layer_norm_rms_epsilon ssm.conv_kernel ssm.inner_size ssm.state_size ssm.time_step_rank ssm.group_count",
+		Source:  "src/models/qwen3next.cpp@v0.5.0",
 	},
 	&Arch{
 		Name: "qwen35", Rope: model.RopeIMRoPE, Hybrid: true, Rollback: true, Budget: deltaBudget,
-		Load:   loadQwen35,
-		Memory: deltaMemory,
-		Build:  qwenHybrid{linear: (*Builder).qwen35Linear, ffn: denseFFN(ActSiLU)}.model,
-		Needs:  "attention.layer_norm_rms_epsilon ssm.conv_kernel ssm.inner_size ssm.state_size ssm.time_step_rank ssm.group_count rope.dimension_sections",
-		Source: "src/models/qwen35.cpp@v0.5.0",
+		Load:    loadQwen35,
+		Memory:  deltaMemory,
+		Build:   qwenHybrid{linear: (*Builder).qwen35Linear, ffn: denseFFN(ActSiLU)}.model,
+		Tensors: (*wants).qwen35,
+		Needs:   "attention.layer_norm_rms_epsilon ssm.conv_kernel ssm.inner_size ssm.state_size ssm.time_step_rank ssm.group_count rope.dimension_sections",
+		Source:  "src/models/qwen35.cpp@v0.5.0",
 	},
 	&Arch{
 		Name: "qwen35moe", Rope: model.RopeIMRoPE, Hybrid: true, Rollback: true, Budget: deltaBudget,
-		Load:   loadQwen35,
-		Memory: deltaMemory,
-		Build:  qwenHybrid{linear: (*Builder).qwen35Linear, ffn: (*Builder).gatedSharedExperts}.model,
-		Needs:  "attention.layer_norm_rms_epsilon ssm.conv_kernel ssm.inner_size ssm.state_size ssm.time_step_rank ssm.group_count rope.dimension_sections",
-		Source: "src/models/qwen35moe.cpp@v0.5.0",
+		Load:    loadQwen35,
+		Memory:  deltaMemory,
+		Build:   qwenHybrid{linear: (*Builder).qwen35Linear, ffn: (*Builder).gatedSharedExperts}.model,
+		Tensors: (*wants).qwen35moe,
+		Needs:   "attention.layer_norm_rms_epsilon ssm.conv_kernel ssm.inner_size ssm.state_size ssm.time_step_rank ssm.group_count rope.dimension_sections",
+		Source:  "src/models/qwen35moe.cpp@v0.5.0",
 	},
 )
 
@@ -43,6 +48,9 @@ func loadQwen3Next(k *Keys, h *model.HParams) {
 func loadQwen35(k *Keys, h *model.HParams) {
 	loadQwen3Next(k, h)
 	loadSections(k, h)
+	for il := h.NLayer(); il < len(h.Layers); il++ {
+		h.Layers[il].Recr = false // NextN blocks attend, whatever the file says
+	}
 }
 
 // deltaMemory is a hybrid memory of the trunk; an MTP context has a cache of
@@ -257,4 +265,92 @@ func (b *Builder) gatedDelta(in *RSInput, qkv, z, beta, alpha *graph.Tensor, h d
 	out = b.Reshape3D(out, h.v*h.nv, tokens, seqs)
 	out = b.MM(b.W(il, "ssm_out.weight"), out, b.W(il, "ssm_out.scale"))
 	return b.Reshape2D(out, int64(b.NEmbd), tokens*seqs)
+}
+
+func (w *wants) qwen3next() {
+	w.qwenHybrid(func(flags, il int) {
+		if w.IsRecr(il) {
+			w.tensor(flags|optional, il, "ssm_in.weight", w.NEmbd, 2*(w.deltaMix()-w.SSMDState*w.SSMNGroup))
+			w.tensor(flags, il, "ssm_ba.weight", w.NEmbd, 2*w.SSMDtRank)
+		}
+		w.gatedShared(flags, il, w.NFF(il))
+	})
+}
+
+func (w *wants) qwen35() {
+	w.qwenHybrid(func(flags, il int) {
+		w.qwen35Steps(flags, il)
+		w.ffn(flags, il, "", w.NFF(0))
+	})
+}
+
+func (w *wants) qwen35moe() {
+	w.qwenHybrid(func(flags, il int) {
+		w.qwen35Steps(flags, il)
+		w.gatedShared(flags, il, w.NFF(0))
+	})
+}
+
+// qwenHybrid asks for gated delta nets, gated attention, and what rest does for
+// each layer.
+func (w *wants) qwenHybrid(rest func(flags, il int)) {
+	w.ends()
+	trunk, _ := w.parts()
+	for il := range w.NLayerAll {
+		flags := trunk
+		if il >= w.NLayer() {
+			flags = skipped
+			w.nextN(flags, flags, il)
+		}
+		w.tensor(flags, il, "attn_norm.weight", w.NEmbd)
+		w.tensor(flags, il, "post_attention_norm.weight", w.NEmbd)
+		if w.IsRecr(il) {
+			w.delta(flags, flags|optional, il)
+		} else {
+			w.gatedAttention(flags, il)
+		}
+		rest(flags, il)
+	}
+}
+
+// gatedAttention is attention with gates in its queries' projection.
+func (w *wants) gatedAttention(flags, il int) {
+	w.qkv(flags, il, w.NEmbd, 2*w.qWidth(), w.NEmbdKGQA(0), w.NEmbdVGQA(0))
+	w.tensor(flags, il, "attn_output.weight", w.qWidth(), w.NEmbd)
+	w.headNorms(flags, il)
+}
+
+// deltaMix returns the width of a delta net's queries, keys and values.
+func (w *wants) deltaMix() int { return w.SSMDState * (2*w.SSMNGroup + w.SSMDtRank) }
+
+// delta is a gated delta net without its step sizes; joint are the flags of the
+// joint projection and the gate.
+func (w *wants) delta(flags, joint, il int) {
+	heads, values := w.SSMDtRank, w.SSMDState*w.SSMDtRank
+	w.tensor(joint, il, "attn_qkv.weight", w.NEmbd, w.deltaMix())
+	w.tensor(joint, il, "attn_gate.weight", w.NEmbd, values)
+	w.tensor(flags, il, "ssm_conv1d.weight", w.SSMDConv, w.deltaMix())
+	w.tensor(flags, il, "ssm_dt.bias", heads)
+	w.tensor(flags, il, "ssm_a", heads)
+	w.tensor(flags, il, "ssm_norm.weight", w.SSMDState)
+	w.tensor(flags, il, "ssm_out.weight", values, w.NEmbd)
+}
+
+// qwen35Steps are the step sizes of a delta net, where layer il is one.
+func (w *wants) qwen35Steps(flags, il int) {
+	if w.IsRecr(il) {
+		w.tensor(flags, il, "ssm_beta.weight", w.NEmbd, w.SSMDtRank)
+		w.tensor(flags, il, "ssm_alpha.weight", w.NEmbd, w.SSMDtRank)
+	}
+}
+
+// gatedShared are experts and a shared one with a gate; dense is its width where
+// the model does not say.
+func (w *wants) gatedShared(flags, il, dense int) {
+	nFF := w.expertFF()
+	w.tensor(flags, il, "ffn_gate_inp.weight", w.NEmbd, w.NExpert)
+	w.tensor(flags, il, "ffn_down_exps.weight", nFF, w.NEmbd, w.NExpert)
+	w.gateUpExps(flags, il, w.NEmbd, nFF, w.NExpert)
+	w.tensor(flags, il, "ffn_gate_inp_shexp.weight", w.NEmbd)
+	w.ffn(flags, il, "_shexp", cmp.Or(w.NFFShexp, dense))
 }

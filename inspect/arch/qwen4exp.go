@@ -1,6 +1,8 @@
 package arch
 
 import (
+	"math"
+
 	"weigh/formats"
 	"weigh/inspect/graph"
 	"weigh/inspect/model"
@@ -11,7 +13,7 @@ import (
 // embeddings of their own.
 var _ = register(&Arch{
 	Name: "qwen4exp", Rope: model.RopeIMRoPE, Hybrid: true, Rollback: true, Budget: deltaBudget,
-	Load: loadQwen4, Memory: HybridIdxMemory, Build: qwen4,
+	Load: loadQwen4, Memory: HybridIdxMemory, Build: qwen4, Tensors: (*wants).qwen4,
 	Needs:  "attention.layer_norm_rms_epsilon ssm.conv_kernel ssm.inner_size ssm.state_size ssm.time_step_rank ssm.group_count rope.dimension_sections hyper_connection.count hyper_connection.low_rank attention.indexer.head_count attention.indexer.key_length attention.indexer.top_k",
 	Source: "src/models/qwen4exp.cpp@v0.5.0",
 })
@@ -375,4 +377,59 @@ func (b *Builder) ple(in *RSInput, ngrams, hidden *graph.Tensor, il int) *graph.
 	}
 	out := b.Reshape3D(b.Cont(b.SiLU(sum)), embd, hc, n)
 	return b.Add(hidden, b.Add(gated, out))
+}
+
+func (w *wants) qwen4() {
+	hc := w.DSV4HCMult
+	all, low := hc*w.NEmbd, w.HCLowRank
+	w.need(-1, "token_embd.weight", w.NEmbd, w.nVocab)
+	w.tensor(reshaped, -1, "output_hc_norm.weight", w.NEmbd, hc)
+	w.need(-1, "output_hc_down.weight", all, low)
+	w.need(-1, "output_hc_up.weight", low, all)
+	w.may(-1, "output.weight", w.NEmbd, w.nVocab)
+	if w.PLENHeads > 0 {
+		w.need(-1, "per_layer_token_embd.weight", w.PLEHeadDim, w.pleRows())
+	}
+	for il := range w.NLayer() {
+		for _, block := range []string{"hc_attn", "hc_ffn"} {
+			w.tensor(reshaped, il, block+"_norm.weight", w.NEmbd, hc)
+			w.need(il, block+"_down.weight", all, low)
+			w.need(il, block+"_up.weight", low, all)
+			w.need(il, block+"_inject.weight", all, hc)
+		}
+		if w.IsRecr(il) {
+			w.delta(0, 0, il)
+			w.qwen35Steps(0, il)
+		} else {
+			w.gatedAttention(0, il)
+			w.need(il, "indexer.q_proj.weight", w.NEmbd, w.IndexerNHead*w.IndexerHeadSize)
+			w.need(il, "indexer.k_proj.weight", w.NEmbd, w.IndexerHeadSize)
+			w.need(il, "indexer.q_norm.weight", w.IndexerHeadSize)
+			w.need(il, "indexer.k_norm.weight", w.IndexerHeadSize)
+		}
+		if w.Layers[il].PLE {
+			w.need(il, "ple_key.weight", w.NEmbd, all)
+			w.need(il, "ple_value.weight", w.NEmbd, w.NEmbd)
+			for _, of := range []string{"key", "query", "conv"} {
+				w.tensor(reshaped, il, "ple_norm_"+of+".weight", w.NEmbd, hc)
+			}
+			w.need(il, "ple_conv1d.weight", w.PLEConvKernel, all)
+		}
+		w.gatedShared(0, il, w.NFF(0))
+	}
+}
+
+// pleRows returns how many rows the table of n-grams has: those the file has, if
+// they are enough for all heads.
+func (w *wants) pleRows() (rows int) {
+	at, n := w.Ints("ple.head_offsets"), w.Ints("ple.head_vocab_sizes")
+	for h := range min(len(at), len(n), w.PLENHeads) {
+		rows = max(rows, at[h]+n[h])
+	}
+	if i := w.index.Global("per_layer_token_embd.weight"); i >= 0 {
+		if shape := w.tensors[i].Shape; len(shape) > 1 {
+			rows = max(rows, int(min(shape[1], math.MaxInt)))
+		}
+	}
+	return rows
 }
