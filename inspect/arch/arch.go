@@ -15,6 +15,9 @@ import (
 // MaxLayers is the most blocks that llama.cpp loads (LLAMA_MAX_LAYERS).
 const MaxLayers = 512
 
+// maxExperts is the most experts that it loads (LLAMA_MAX_EXPERTS).
+const maxExperts = 1024
+
 // Tie says what serves as the output matrix when the file has none.
 type Tie uint8
 
@@ -81,6 +84,7 @@ type Arch struct {
 	Encoder   bool           // has an encoder pass of its own (llama_model_has_encoder)
 	NoFlash   bool           // llama.cpp forces flash attention off
 	OneSeq    bool           // one long sequence can take a larger graph than several short ones, and is reserved too
+	EvenHeads bool           // keys, values and rotation must have one width
 	SameKV    bool           // keys and values must be cached in one type; MLA implies it
 	Tie       Tie
 	NextN     NextN
@@ -166,6 +170,9 @@ func Load(src model.Source) (*model.Model, error) {
 	if k.err == nil && row.Load != nil {
 		row.Load(k, h)
 	}
+	if k.err == nil && row != unknown {
+		row.refuse(k, h)
+	}
 	if k.err != nil {
 		return nil, k.err
 	}
@@ -249,10 +256,6 @@ func common(k *Keys, h *model.HParams, row *Arch) {
 			return
 		}
 	}
-	if h.NExpertGroups > 1 && h.NExpert%h.NExpertGroups != 0 {
-		k.fail("expert_group_count", "%d groups of %d experts", h.NExpertGroups, h.NExpert)
-		return
-	}
 
 	h.NCtxOrigYarn = k.Int("rope.scaling.original_context_length", h.NCtxTrain)
 	switch k.Str("rope.scaling.type", "linear") {
@@ -260,6 +263,11 @@ func common(k *Keys, h *model.HParams, row *Arch) {
 		h.RopeScalingLong = true
 	case "yarn":
 		h.RopeScalingYarn = true
+	case "none", "linear":
+	default:
+		if row != unknown {
+			k.fail("rope.scaling.type", "%.40q is none that llama.cpp knows", k.Str("rope.scaling.type", ""))
+		}
 	}
 	h.RopeScalingAlpha = k.Float("rope.scaling.alpha", 0)
 	h.RopeFreqScale = 1
@@ -270,6 +278,35 @@ func common(k *Keys, h *model.HParams, row *Arch) {
 	headWidths(k, h)
 	if n := k.arrayLen(k.arch + ".classifier.output_labels"); n > 0 {
 		h.NClsOut = n
+	}
+}
+
+// refuse rejects what llama.cpp's own checks reject, of counts that contradict
+// each other.
+//
+// Source: src/llama-model.cpp@v0.5.0, load_hparams and create_memory; the graphs'
+// n_embd_head == n_rot.
+func (a *Arch) refuse(k *Keys, h *model.HParams) {
+	used := 0
+	for i := range h.Layers {
+		used = max(used, h.NExpertUsed(i))
+	}
+	groups, n, d := h.NExpertGroups, h.NExpert, h.NEmbdHeadV(0)
+	switch {
+	case n > maxExperts:
+		k.fail("expert_count", "%d experts, llama.cpp takes %d", n, maxExperts)
+	case n > 0 && used == 0:
+		k.fail("expert_used_count", "no layer uses any of %d experts", n)
+	case groups > 0 && groups >= n, groups > 1 && n%groups != 0:
+		k.fail("expert_group_count", "%d groups of %d experts", groups, n)
+	case groups > 1 && (h.NGroupUsed < 1 || h.NGroupUsed >= groups):
+		k.fail("expert_group_used_count", "%d of %d groups", h.NGroupUsed, groups)
+	case a.EvenHeads && h.NEmbdHeadK(0) != d:
+		k.fail("attention.key_length", "%d, llama.cpp wants the values' %d", h.NEmbdHeadK(0), d)
+	case a.EvenHeads && h.NRot(0) != d:
+		k.fail("rope.dimension_count", "%d, llama.cpp wants the head's %d", h.NRot(0), d)
+	case h.SWAType != model.SWANone && !h.AnySWA() && a.Memory == nil && !a.Recurrent && !a.Hybrid && !a.NoMemory:
+		k.fail("attention.sliding_window_pattern", "no layer has the window")
 	}
 }
 

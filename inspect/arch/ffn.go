@@ -192,6 +192,9 @@ func (b *Builder) Experts(cur *graph.Tensor, m MoE, il int) *graph.Tensor {
 		probs = b.Sigmoid(logits)
 	case model.GatingSqrtSoftplus:
 		probs = b.Sqrt(b.Softplus(logits))
+	case model.GatingSoftmaxWeight:
+	default:
+		b.Fail("expert_gating_func: %d is none that llama.cpp knows", m.Gating)
 	}
 	b.Name(probs, "ffn_moe_probs", il)
 

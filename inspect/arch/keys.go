@@ -113,7 +113,7 @@ func (k *Keys) Str(key, def string) string {
 }
 
 // PerLayer returns n values: the key's array, its single value n times, or def.
-// An array must have at least n values; the extra ones are ignored.
+// An array must have just n values.
 //
 // Source: src/llama-model-loader.cpp@v0.5.0, llama_model_loader::get_key_or_arr.
 func (k *Keys) PerLayer(key string, n, def int) []int {
@@ -130,8 +130,8 @@ func (k *Keys) PerLayer(key string, n, def int) []int {
 	if _, scalar := toInt(v); scalar {
 		return fill(out, vals[0])
 	}
-	if len(vals) < n {
-		k.fail(key, "%d values for %d layers", len(vals), n)
+	if len(vals) != n {
+		k.fail(key, "%d values, want %d", len(vals), n)
 		return fill(out, def)
 	}
 	copy(out, vals)

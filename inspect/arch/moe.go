@@ -9,13 +9,13 @@ import (
 
 // Decoders whose later layers hold experts, most with a shared one beside.
 var _ = register(
-	&Arch{Name: "arctic", Rope: model.RopeNorm, Build: arctic, Tensors: (*wants).arctic, Needs: "attention.layer_norm_rms_epsilon", Source: "src/models/arctic.cpp@v0.5.0"},
-	&Arch{Name: "dbrx", Rope: model.RopeNeoX, Load: loadClamp, Build: wiring{layer: true, noBiasO: true, ffnNorm: "attn_output_norm"}.model, Tensors: (*wants).dbrx, Needs: "attention.layer_norm_epsilon attention.clamp_kqv", Source: "src/models/dbrx.cpp@v0.5.0"},
-	&Arch{Name: "grok", Rope: model.RopeNeoX, NoFlash: true, Quirk: Quirk{ScoreTanh: true}, Load: loadGrok, Build: grok, Tensors: (*wants).grok, Needs: "attention.layer_norm_rms_epsilon", Source: "src/models/grok.cpp@v0.5.0"},
-	&Arch{Name: "deepseek", Rope: model.RopeNorm, Load: loadMoE(model.GatingSoftmax), Build: wiring{factors: true, ffn: sharedExperts(routing{rawW: true})}.model, Tensors: (*wants).deepseek, Needs: "attention.layer_norm_rms_epsilon expert_feed_forward_length expert_shared_count", Source: "src/models/deepseek.cpp@v0.5.0"},
-	&Arch{Name: "dots1", Rope: model.RopeNeoX, Load: loadMoE(model.GatingNone), Build: wiring{qkNorm: qkBefore, ffn: sharedExperts(routing{})}.model, Tensors: (*wants).dots1, Needs: "attention.layer_norm_rms_epsilon expert_feed_forward_length expert_shared_count", Source: "src/models/dots1.cpp@v0.5.0"},
-	&Arch{Name: "ernie4_5", Rope: model.RopeNorm, Build: wiring{noBiasO: true}.model, Tensors: (*wants).ernie, Needs: "attention.layer_norm_rms_epsilon", Source: "src/models/ernie4-5.cpp@v0.5.0"},
-	&Arch{Name: "ernie4_5-moe", Rope: model.RopeNorm, Load: loadErnieMoE, Build: wiring{noBiasO: true, ffn: (*Builder).ernieExperts}.model, Tensors: (*wants).ernieMoE, Needs: "attention.layer_norm_rms_epsilon expert_feed_forward_length interleave_moe_layer_step", Source: "src/models/ernie4-5-moe.cpp@v0.5.0"},
+	&Arch{Name: "arctic", Rope: model.RopeNorm, EvenHeads: true, Build: arctic, Tensors: (*wants).arctic, Needs: "attention.layer_norm_rms_epsilon", Source: "src/models/arctic.cpp@v0.5.0"},
+	&Arch{Name: "dbrx", Rope: model.RopeNeoX, EvenHeads: true, Load: loadClamp, Build: wiring{layer: true, noBiasO: true, ffnNorm: "attn_output_norm"}.model, Tensors: (*wants).dbrx, Needs: "attention.layer_norm_epsilon attention.clamp_kqv", Source: "src/models/dbrx.cpp@v0.5.0"},
+	&Arch{Name: "grok", Rope: model.RopeNeoX, EvenHeads: true, NoFlash: true, Quirk: Quirk{ScoreTanh: true}, Load: loadGrok, Build: grok, Tensors: (*wants).grok, Needs: "attention.layer_norm_rms_epsilon", Source: "src/models/grok.cpp@v0.5.0"},
+	&Arch{Name: "deepseek", Rope: model.RopeNorm, EvenHeads: true, Load: loadMoE(model.GatingSoftmax), Build: wiring{factors: true, ffn: sharedExperts(routing{rawW: true})}.model, Tensors: (*wants).deepseek, Needs: "attention.layer_norm_rms_epsilon expert_feed_forward_length expert_shared_count", Source: "src/models/deepseek.cpp@v0.5.0"},
+	&Arch{Name: "dots1", Rope: model.RopeNeoX, EvenHeads: true, Load: loadMoE(model.GatingNone), Build: wiring{qkNorm: qkBefore, ffn: sharedExperts(routing{})}.model, Tensors: (*wants).dots1, Needs: "attention.layer_norm_rms_epsilon expert_feed_forward_length expert_shared_count", Source: "src/models/dots1.cpp@v0.5.0"},
+	&Arch{Name: "ernie4_5", Rope: model.RopeNorm, EvenHeads: true, Build: wiring{noBiasO: true}.model, Tensors: (*wants).ernie, Needs: "attention.layer_norm_rms_epsilon", Source: "src/models/ernie4-5.cpp@v0.5.0"},
+	&Arch{Name: "ernie4_5-moe", Rope: model.RopeNorm, EvenHeads: true, Load: loadErnieMoE, Build: wiring{noBiasO: true, ffn: (*Builder).ernieExperts}.model, Tensors: (*wants).ernieMoE, Needs: "attention.layer_norm_rms_epsilon expert_feed_forward_length interleave_moe_layer_step", Source: "src/models/ernie4-5-moe.cpp@v0.5.0"},
 	&Arch{Name: "bailingmoe", Rope: model.RopeNorm, Load: loadMoE(model.GatingSoftmax), Build: bailing, Tensors: (*wants).bailing, Needs: "attention.layer_norm_rms_epsilon expert_feed_forward_length expert_shared_count", Source: "src/models/bailingmoe.cpp@v0.5.0"},
 	&Arch{
 		Name: "bailingmoe2", Rope: model.RopeNeoX, NextN: NextNNever, Load: loadMoE(model.GatingNone),
@@ -24,9 +24,9 @@ var _ = register(
 		Needs:   "attention.layer_norm_rms_epsilon expert_feed_forward_length expert_shared_count expert_gating_func",
 		Source:  "src/models/bailingmoe2.cpp@v0.5.0",
 	},
-	&Arch{Name: "exaone-moe", Rope: model.RopeNeoX, NextN: NextNNever, Load: loadExaoneMoE, Build: exaoneMoE, Tensors: (*wants).exaoneMoE, Needs: "attention.layer_norm_rms_epsilon attention.sliding_window expert_feed_forward_length expert_gating_func", Source: "src/models/exaone-moe.cpp@v0.5.0"},
+	&Arch{Name: "exaone-moe", Rope: model.RopeNeoX, EvenHeads: true, NextN: NextNNever, Load: loadExaoneMoE, Build: exaoneMoE, Tensors: (*wants).exaoneMoE, Needs: "attention.layer_norm_rms_epsilon attention.sliding_window expert_feed_forward_length expert_gating_func", Source: "src/models/exaone-moe.cpp@v0.5.0"},
 	&Arch{
-		Name: "grovemoe", Rope: model.RopeNeoX, Quirk: Quirk{SelectSigmoid: true, ExpertGroups: true}, Load: loadGrove,
+		Name: "grovemoe", Rope: model.RopeNeoX, EvenHeads: true, Quirk: Quirk{SelectSigmoid: true, ExpertGroups: true}, Load: loadGrove,
 		Build:   wiring{qkNorm: qkBefore, ffn: (*Builder).groveExperts}.model,
 		Tensors: (*wants).grove,
 		Needs:   "attention.layer_norm_rms_epsilon expert_feed_forward_length expert_group_scale experts_per_group",

@@ -6,9 +6,9 @@ import (
 )
 
 var _ = register(
-	&Arch{Name: "olmo", Rope: model.RopeNeoX, Quant: QuantQuirk{Layers70B: 80}, Load: loadClamp, Build: wiring{layer: true, noBiasO: true}.model, Tensors: (*wants).olmo, Needs: "attention.layer_norm_epsilon", Source: "src/models/olmo.cpp@v0.5.0"},
-	&Arch{Name: "olmo2", Rope: model.RopeNeoX, Load: loadOlmo2, Build: olmo2, Tensors: (*wants).olmo2, Needs: "attention.layer_norm_rms_epsilon", Source: "src/models/olmo2.cpp@v0.5.0"},
-	&Arch{Name: "olmoe", Rope: model.RopeNeoX, Build: olmoe, Tensors: (*wants).olmoe, Needs: "attention.layer_norm_rms_epsilon", Source: "src/models/olmoe.cpp@v0.5.0"},
+	&Arch{Name: "olmo", Rope: model.RopeNeoX, EvenHeads: true, Quant: QuantQuirk{Layers70B: 80}, Load: loadClamp, Build: wiring{layer: true, noBiasO: true}.model, Tensors: (*wants).olmo, Needs: "attention.layer_norm_epsilon", Source: "src/models/olmo.cpp@v0.5.0"},
+	&Arch{Name: "olmo2", Rope: model.RopeNeoX, EvenHeads: true, Load: loadOlmo2, Build: olmo2, Tensors: (*wants).olmo2, Needs: "attention.layer_norm_rms_epsilon", Source: "src/models/olmo2.cpp@v0.5.0"},
+	&Arch{Name: "olmoe", Rope: model.RopeNeoX, EvenHeads: true, Build: olmoe, Tensors: (*wants).olmoe, Needs: "attention.layer_norm_rms_epsilon", Source: "src/models/olmoe.cpp@v0.5.0"},
 	&Arch{Name: "openelm", Rope: model.RopeNeoX, Build: openelm, Tensors: (*wants).openelm, Needs: "attention.layer_norm_rms_epsilon", Source: "src/models/openelm.cpp@v0.5.0"},
 )
 

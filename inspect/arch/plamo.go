@@ -5,7 +5,7 @@ import (
 )
 
 var _ = register(
-	&Arch{Name: "plamo", Rope: model.RopeNeoX, Build: plamo, Tensors: (*wants).plamo, Needs: "attention.layer_norm_rms_epsilon", Source: "src/models/plamo.cpp@v0.5.0"},
+	&Arch{Name: "plamo", Rope: model.RopeNeoX, EvenHeads: true, Build: plamo, Tensors: (*wants).plamo, Needs: "attention.layer_norm_rms_epsilon", Source: "src/models/plamo.cpp@v0.5.0"},
 	&Arch{Name: "plamo3", Rope: model.RopeNeoX, Load: loadPlamo3, Build: plamo3, Tensors: (*wants).plamo3, Needs: "attention.layer_norm_rms_epsilon", Source: "src/models/plamo3.cpp@v0.5.0"},
 )
 

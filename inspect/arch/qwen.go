@@ -9,31 +9,31 @@ import (
 
 var _ = register(
 	&Arch{Name: "qwen", Rope: model.RopeNeoX, Build: wiring{noBiasO: true}.model, Tensors: (*wants).qwen, Needs: "attention.layer_norm_rms_epsilon", Source: "src/models/qwen.cpp@v0.5.0"},
-	&Arch{Name: "qwen2", Rope: model.RopeNeoX, Quant: QuantQuirk{Layers70B: 80}, Build: wiring{}.model, Tensors: (*wants).qwen2, Needs: "attention.layer_norm_rms_epsilon", Source: "src/models/qwen2.cpp@v0.5.0"},
-	&Arch{Name: "qwen2vl", Rope: model.RopeMRoPE, Load: loadSections, Build: wiring{}.model, Tensors: (*wants).qwen2, Needs: "rope.dimension_sections", Source: "src/models/qwen2vl.cpp@v0.5.0"},
-	&Arch{Name: "qwen2moe", Rope: model.RopeNeoX, Load: loadExpertFF, Build: wiring{ffn: (*Builder).qwen2Experts}.model, Tensors: (*wants).qwen2moe, Needs: "attention.layer_norm_rms_epsilon", Source: "src/models/qwen2moe.cpp@v0.5.0"},
-	&Arch{Name: "qwen3", Rope: model.RopeNeoX, Quirk: Quirk{RankSoftmax: true}, Build: wiring{qkNorm: qkBefore}.model, Tensors: (*wants).qwen3, Needs: "attention.layer_norm_rms_epsilon", Source: "src/models/qwen3.cpp@v0.5.0"},
-	&Arch{Name: "qwen3moe", Rope: model.RopeNeoX, Load: loadExpertFF, Build: wiring{qkNorm: qkBefore}.model, Tensors: (*wants).qwen3moe, Needs: "attention.layer_norm_rms_epsilon", Source: "src/models/qwen3moe.cpp@v0.5.0"},
-	&Arch{Name: "qwen3vl", Rope: model.RopeIMRoPE, Quirk: Quirk{RankSoftmax: true}, Load: loadDeepstack, Build: qwen3VL, Tensors: (*wants).qwen3, Needs: "attention.layer_norm_rms_epsilon rope.dimension_sections", Source: "src/models/qwen3vl.cpp@v0.5.0"},
-	&Arch{Name: "qwen3vlmoe", Rope: model.RopeIMRoPE, Load: loadDeepstack, Build: wiring{qkNorm: qkBefore, postFFN: deepstack}.model, Tensors: (*wants).qwen3moe, Needs: "attention.layer_norm_rms_epsilon rope.dimension_sections", Source: "src/models/qwen3vlmoe.cpp@v0.5.0"},
-	&Arch{Name: "qwen3tts", Rope: model.RopeIMRoPE, Load: loadDeepstack, Build: qwen3VL, Tensors: (*wants).qwen3TTS, Needs: "attention.layer_norm_rms_epsilon rope.dimension_sections", Source: "src/models/qwen3tts.cpp@v0.5.0"},
+	&Arch{Name: "qwen2", Rope: model.RopeNeoX, EvenHeads: true, Quant: QuantQuirk{Layers70B: 80}, Build: wiring{}.model, Tensors: (*wants).qwen2, Needs: "attention.layer_norm_rms_epsilon", Source: "src/models/qwen2.cpp@v0.5.0"},
+	&Arch{Name: "qwen2vl", Rope: model.RopeMRoPE, EvenHeads: true, Load: loadSections, Build: wiring{}.model, Tensors: (*wants).qwen2, Needs: "rope.dimension_sections", Source: "src/models/qwen2vl.cpp@v0.5.0"},
+	&Arch{Name: "qwen2moe", Rope: model.RopeNeoX, EvenHeads: true, Load: loadExpertFF, Build: wiring{ffn: (*Builder).qwen2Experts}.model, Tensors: (*wants).qwen2moe, Needs: "attention.layer_norm_rms_epsilon", Source: "src/models/qwen2moe.cpp@v0.5.0"},
+	&Arch{Name: "qwen3", Rope: model.RopeNeoX, EvenHeads: true, Quirk: Quirk{RankSoftmax: true}, Build: wiring{qkNorm: qkBefore}.model, Tensors: (*wants).qwen3, Needs: "attention.layer_norm_rms_epsilon", Source: "src/models/qwen3.cpp@v0.5.0"},
+	&Arch{Name: "qwen3moe", Rope: model.RopeNeoX, EvenHeads: true, Load: loadExpertFF, Build: wiring{qkNorm: qkBefore}.model, Tensors: (*wants).qwen3moe, Needs: "attention.layer_norm_rms_epsilon", Source: "src/models/qwen3moe.cpp@v0.5.0"},
+	&Arch{Name: "qwen3vl", Rope: model.RopeIMRoPE, EvenHeads: true, Quirk: Quirk{RankSoftmax: true}, Load: loadDeepstack, Build: qwen3VL, Tensors: (*wants).qwen3, Needs: "attention.layer_norm_rms_epsilon rope.dimension_sections", Source: "src/models/qwen3vl.cpp@v0.5.0"},
+	&Arch{Name: "qwen3vlmoe", Rope: model.RopeIMRoPE, EvenHeads: true, Load: loadDeepstack, Build: wiring{qkNorm: qkBefore, postFFN: deepstack}.model, Tensors: (*wants).qwen3moe, Needs: "attention.layer_norm_rms_epsilon rope.dimension_sections", Source: "src/models/qwen3vlmoe.cpp@v0.5.0"},
+	&Arch{Name: "qwen3tts", Rope: model.RopeIMRoPE, EvenHeads: true, Load: loadDeepstack, Build: qwen3VL, Tensors: (*wants).qwen3TTS, Needs: "attention.layer_norm_rms_epsilon rope.dimension_sections", Source: "src/models/qwen3tts.cpp@v0.5.0"},
 
 	// Diffusion models: attention within the batch, nothing kept.
-	&Arch{Name: "dream", Rope: model.RopeNeoX, NoMemory: true, Load: loadNonCausal, Build: wiring{attend: (*Builder).uncached}.model, Tensors: (*wants).qwen2, Needs: "attention.layer_norm_rms_epsilon", Source: "src/models/dream.cpp@v0.5.0"},
-	&Arch{Name: "llada", Rope: model.RopeNorm, NoMemory: true, Load: loadNonCausal, Build: wiring{attend: (*Builder).uncached, noBiasO: true}.model, Tensors: (*wants).llada, Needs: "attention.layer_norm_rms_epsilon", Source: "src/models/llada.cpp@v0.5.0"},
+	&Arch{Name: "dream", Rope: model.RopeNeoX, EvenHeads: true, NoMemory: true, Load: loadNonCausal, Build: wiring{attend: (*Builder).uncached}.model, Tensors: (*wants).qwen2, Needs: "attention.layer_norm_rms_epsilon", Source: "src/models/dream.cpp@v0.5.0"},
+	&Arch{Name: "llada", Rope: model.RopeNorm, EvenHeads: true, NoMemory: true, Load: loadNonCausal, Build: wiring{attend: (*Builder).uncached, noBiasO: true}.model, Tensors: (*wants).llada, Needs: "attention.layer_norm_rms_epsilon", Source: "src/models/llada.cpp@v0.5.0"},
 	&Arch{
-		Name: "llada-moe", Rope: model.RopeNeoX, NoMemory: true, Load: loadNonCausal,
+		Name: "llada-moe", Rope: model.RopeNeoX, EvenHeads: true, NoMemory: true, Load: loadNonCausal,
 		Build:   wiring{attend: (*Builder).uncached, qkNorm: qkBefore, noBiasO: true, ffn: (*Builder).rawExperts}.model,
 		Tensors: (*wants).lladaMoE,
 		Needs:   "attention.layer_norm_rms_epsilon",
 		Source:  "src/models/llada-moe.cpp@v0.5.0",
 	},
-	&Arch{Name: "rnd1", Rope: model.RopeNeoX, NoMemory: true, Load: loadNonCausal, Build: wiring{attend: (*Builder).uncached, qkNorm: qkBefore}.model, Tensors: (*wants).qwen3moe, Needs: "attention.layer_norm_rms_epsilon", Source: "src/models/rnd1.cpp@v0.5.0"},
+	&Arch{Name: "rnd1", Rope: model.RopeNeoX, EvenHeads: true, NoMemory: true, Load: loadNonCausal, Build: wiring{attend: (*Builder).uncached, qkNorm: qkBefore}.model, Tensors: (*wants).qwen3moe, Needs: "attention.layer_norm_rms_epsilon", Source: "src/models/rnd1.cpp@v0.5.0"},
 )
 
 // loadSections reads the sections of multi-axis rotary positions.
 func loadSections(k *Keys, h *model.HParams) {
-	copy(h.RopeSections[:], k.Ints("rope.dimension_sections"))
+	copy(h.RopeSections[:], k.PerLayer("rope.dimension_sections", len(h.RopeSections), 0))
 }
 
 // loadExpertFF reads the experts' widths.

@@ -16,12 +16,12 @@ var _ = register(
 		Needs:   "attention.layer_norm_rms_epsilon attention.sliding_window expert_feed_forward_length",
 		Source:  "src/models/openai-moe.cpp@v0.5.0",
 	},
-	&Arch{Name: "llama4", Rope: model.RopeNorm, Quirk: Quirk{WeightBeforeFFN: true, SelectLogits: true}, Load: loadLlama4, Build: llama4, Tensors: (*wants).llama4, Needs: "attention.layer_norm_rms_epsilon expert_feed_forward_length interleave_moe_layer_step", Source: "src/models/llama4.cpp@v0.5.0"},
-	&Arch{Name: "smallthinker", Rope: model.RopeNeoX, Load: loadSmallThinker, Build: smallThinker, Tensors: (*wants).smallThinker, Needs: "attention.layer_norm_rms_epsilon", Source: "src/models/smallthinker.cpp@v0.5.0"},
+	&Arch{Name: "llama4", Rope: model.RopeNorm, EvenHeads: true, Quirk: Quirk{WeightBeforeFFN: true, SelectLogits: true}, Load: loadLlama4, Build: llama4, Tensors: (*wants).llama4, Needs: "attention.layer_norm_rms_epsilon expert_feed_forward_length interleave_moe_layer_step", Source: "src/models/llama4.cpp@v0.5.0"},
+	&Arch{Name: "smallthinker", Rope: model.RopeNeoX, EvenHeads: true, Load: loadSmallThinker, Build: smallThinker, Tensors: (*wants).smallThinker, Needs: "attention.layer_norm_rms_epsilon", Source: "src/models/smallthinker.cpp@v0.5.0"},
 	&Arch{Name: "minimax-m2", Rope: model.RopeNeoX, Load: loadMoE(model.GatingNone), Build: minimaxM2, Tensors: (*wants).minimaxM2, Needs: "attention.layer_norm_rms_epsilon expert_feed_forward_length", Source: "src/models/minimax-m2.cpp@v0.5.0"},
-	&Arch{Name: "paddleocr", Rope: model.RopeMRoPE, Load: loadSections, Build: wiring{}.model, Tensors: (*wants).ernie, Needs: "attention.layer_norm_rms_epsilon", Source: "src/models/paddleocr.cpp@v0.5.0"},
+	&Arch{Name: "paddleocr", Rope: model.RopeMRoPE, EvenHeads: true, Load: loadSections, Build: wiring{}.model, Tensors: (*wants).ernie, Needs: "attention.layer_norm_rms_epsilon", Source: "src/models/paddleocr.cpp@v0.5.0"},
 	&Arch{
-		Name: "mellum", Rope: model.RopeNeoX, Load: loadMellum,
+		Name: "mellum", Rope: model.RopeNeoX, EvenHeads: true, Load: loadMellum,
 		Build:   wiring{attend: (*Builder).attendKV, qkNorm: qkBefore}.model,
 		Tensors: (*wants).mellum,
 		Needs:   "attention.layer_norm_rms_epsilon expert_feed_forward_length",
@@ -34,9 +34,9 @@ var _ = register(
 		Needs:   "attention.layer_norm_rms_epsilon attention.sliding_window expert_feed_forward_length attention.sliding_window_pattern swiglu_clamp_exp",
 		Source:  "src/models/maple.cpp@v0.5.0",
 	},
-	&Arch{Name: "hy_v3", Rope: model.RopeNeoX, Always: nextNFFN, Load: loadMoE(model.GatingSigmoid), Build: hyV3, Tensors: (*wants).hyV3, Needs: "attention.layer_norm_rms_epsilon expert_feed_forward_length", Source: "src/models/hy-v3.cpp@v0.5.0"},
+	&Arch{Name: "hy_v3", Rope: model.RopeNeoX, EvenHeads: true, Always: nextNFFN, Load: loadMoE(model.GatingSigmoid), Build: hyV3, Tensors: (*wants).hyV3, Needs: "attention.layer_norm_rms_epsilon expert_feed_forward_length", Source: "src/models/hy-v3.cpp@v0.5.0"},
 	&Arch{Name: "mimo2", Rope: model.RopeNeoX, Load: loadMimo2, Build: mimo2, Tensors: (*wants).mimo2, Needs: "attention.layer_norm_rms_epsilon attention.sliding_window expert_feed_forward_length attention.sliding_window_pattern", Source: "src/models/mimo2.cpp@v0.5.0"},
-	&Arch{Name: "cohere2moe", Rope: model.RopeNorm, Always: []string{"nextn.embed_tokens", "nextn.shared_head_head", "nextn.shared_head_norm"}, Load: loadCohere2MoE, Build: cohere2MoE, Tensors: (*wants).cohere2MoE, Needs: "logit_scale attention.sliding_window leading_dense_block_count expert_feed_forward_length", Source: "src/models/cohere2moe.cpp@v0.5.0"},
+	&Arch{Name: "cohere2moe", Rope: model.RopeNorm, EvenHeads: true, Always: []string{"nextn.embed_tokens", "nextn.shared_head_head", "nextn.shared_head_norm"}, Load: loadCohere2MoE, Build: cohere2MoE, Tensors: (*wants).cohere2MoE, Needs: "logit_scale attention.sliding_window leading_dense_block_count expert_feed_forward_length", Source: "src/models/cohere2moe.cpp@v0.5.0"},
 	&Arch{Name: "glm4moe", Rope: model.RopeNeoX, Load: loadGLM4MoE, Build: glm4MoE, Tensors: (*wants).glm4MoE, Needs: "attention.layer_norm_rms_epsilon expert_feed_forward_length expert_shared_count", Source: "src/models/glm4-moe.cpp@v0.5.0"},
 )
 
