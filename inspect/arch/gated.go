@@ -21,6 +21,12 @@ func (k *Keys) optionalWindow(h *model.HParams, period int, denseFirst bool) {
 		return
 	}
 	h.NSWA, h.SWAType = n, model.SWAStandard
+	k.patternOf(h, period, denseFirst)
+}
+
+// patternOf is pattern for periods that may begin with their layer without the
+// window.
+func (k *Keys) patternOf(h *model.HParams, period int, denseFirst bool) {
 	k.pattern(h, period)
 	if v, ok := k.get("attention.sliding_window_pattern"); denseFirst && (!ok || isScalar(v)) {
 		h.SetSWAPattern(k.Int("attention.sliding_window_pattern", period), true)

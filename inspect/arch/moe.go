@@ -52,8 +52,9 @@ func loadMoE(def model.ExpertGating) func(*Keys, *model.HParams) {
 
 // routing says how a layer's experts are weighted.
 type routing struct {
-	rawW  bool // weights are never normalised; otherwise the model says
-	normW bool // weights are always normalised
+	rawW   bool // weights are never normalised; otherwise the model says
+	normW  bool // weights are always normalised
+	shared bool // a shared expert is added even where tensors of it are missing
 }
 
 // sharedExperts is a block of experts, with a shared expert where the layer has
@@ -64,7 +65,7 @@ func sharedExperts(r routing) func(*Builder, *graph.Tensor, int) *graph.Tensor {
 			return b.FeedForward(cur, b.LayerFFN(il, "", ActSiLU), il)
 		}
 		out := b.Experts(cur, b.routed(il, r), il)
-		if b.W(il, "ffn_up_shexp.weight") == nil {
+		if !r.shared && b.W(il, "ffn_up_shexp.weight") == nil {
 			return out
 		}
 		return b.Add(out, b.FeedForward(cur, b.LayerFFN(il, "_shexp", ActSiLU), il))

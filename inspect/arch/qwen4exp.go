@@ -76,6 +76,34 @@ func loadPLE(k *Keys, h *model.HParams, layers []int) {
 	if h.PLENHeads < 1 || h.PLENHeads > maxPLEHeads {
 		k.fail("ple.heads_per_ngram", "%d heads in all, want 1 to %d", h.PLENHeads, maxPLEHeads)
 	}
+	if !k.Has("ple.eos_token_id") {
+		k.fail("ple.eos_token_id", "missing: llama.cpp wants it with ple.layers")
+	}
+	loadPLEHash(k, h)
+}
+
+// loadPLEHash rejects n-grams' hashes that llama.cpp rejects. A model that is
+// not converted yet has none.
+func loadPLEHash(k *Keys, h *model.HParams) {
+	const times, offsets, sizes = "ple.layer_multipliers", "ple.head_offsets", "ple.head_vocab_sizes"
+	if !k.Has(times) && !k.Has(offsets) && !k.Has(sizes) {
+		return
+	}
+	atLeast := func(key string, want int) {
+		if n := k.arrayLen(k.arch + "." + key); n < want {
+			k.fail(key, "%d values, want %d", n, want)
+		}
+	}
+	atLeast(times, h.PLENgramSize)
+	atLeast(offsets, h.PLENHeads)
+	atLeast(sizes, h.PLENHeads)
+	at, n := k.Ints(offsets), k.Ints(sizes)
+	for i := range min(len(at), len(n), h.PLENHeads) {
+		if at[i] < 0 || n[i] < 1 || at[i]+n[i] > math.MaxInt32 {
+			k.fail(sizes, "%d rows from %d on", n[i], at[i])
+			return
+		}
+	}
 }
 
 func qwen4(b *Builder) {

@@ -191,7 +191,7 @@ func maple(b *Builder) {
 
 // hyV3 and its NextN block.
 func hyV3(b *Builder) {
-	w := wiring{factors: true, qkNorm: qkBefore, rows: rowsAfterNorm, ffn: (*Builder).hyV3Experts}
+	w := wiring{factors: true, qkNorm: qkBefore, rows: rowsAfterNorm, ffn: sharedExperts(routing{shared: true})}
 	if b.U.Kind != GraphMTP {
 		w.model(b)
 		return
@@ -207,15 +207,6 @@ func hyV3(b *Builder) {
 	ffnInp := b.Add(attn(Attn{Q: q, K: k, V: v}.WithOut(b, il), il), inpSA)
 	cur = w.ffn(b, b.LayerNorm(ffnInp, "ffn_norm", NormRMS, il), il)
 	b.Logits(b.nextNHead(b.Add(cur, ffnInp), b.InpOutIDs(), b.OutputNorm(), NormRMS, il))
-}
-
-// hyV3Experts runs a shared expert even where some of its tensors are missing.
-func (b *Builder) hyV3Experts(cur *graph.Tensor, il int) *graph.Tensor {
-	if b.W(il, "ffn_gate_inp.weight") == nil {
-		return b.FeedForward(cur, b.LayerFFN(il, "", ActSiLU), il)
-	}
-	out := b.Experts(cur, b.routed(il, routing{}), il)
-	return b.Add(out, b.FeedForward(cur, b.LayerFFN(il, "_shexp", ActSiLU), il))
 }
 
 func loadMimo2(k *Keys, h *model.HParams) {
@@ -296,7 +287,10 @@ func mimo2MTP(b *Builder) {
 func loadCohere2MoE(k *Keys, h *model.HParams) {
 	loadMoE(model.GatingSigmoid)(k, h)
 	k.window(h, "attention.sliding_window")
-	k.optionalWindow(h, 4, true)
+	k.patternOf(h, 4, true)
+	if !k.Has("attention.layer_norm_epsilon") && !k.Has("attention.layer_norm_rms_epsilon") {
+		k.fail("attention.layer_norm_rms_epsilon", "missing, and attention.layer_norm_epsilon as well")
+	}
 	h.LogitScale = k.Float("logit_scale", 0)
 	if k.Float("attention.layer_norm_rms_epsilon", 0) == 0 {
 		h.NormLayer = true
