@@ -9,15 +9,16 @@ import (
 // for each token, kept as it is (the keys' decompression is folded into the
 // queries) or decompressed before it is kept.
 var _ = register(
-	&Arch{Name: "deepseek2", Rope: model.RopeNorm, Load: loadDeepseek2, Build: deepseek2, Needs: "attention.layer_norm_rms_epsilon attention.kv_lora_rank expert_feed_forward_length expert_shared_count", Source: "src/models/deepseek2.cpp@v0.5.0"},
-	&Arch{Name: "mistral4", Rope: model.RopeNorm, Quirk: Quirk{MoEDownF32: true}, Load: loadDeepseek2, Build: deepseek2, Needs: "attention.layer_norm_rms_epsilon attention.q_lora_rank attention.kv_lora_rank expert_feed_forward_length expert_shared_count", Source: "src/models/mistral4.cpp@v0.5.0"},
+	&Arch{Name: "deepseek2", Rope: model.RopeNorm, Load: loadDeepseek2, Build: deepseek2, Tensors: (*wants).deepseek2, Needs: "attention.layer_norm_rms_epsilon attention.kv_lora_rank expert_feed_forward_length expert_shared_count", Source: "src/models/deepseek2.cpp@v0.5.0"},
+	&Arch{Name: "mistral4", Rope: model.RopeNorm, Quirk: Quirk{MoEDownF32: true}, Load: loadDeepseek2, Build: deepseek2, Tensors: (*wants).deepseek2, Needs: "attention.layer_norm_rms_epsilon attention.q_lora_rank attention.kv_lora_rank expert_feed_forward_length expert_shared_count", Source: "src/models/mistral4.cpp@v0.5.0"},
 	&Arch{
 		Name: "deepseek2-ocr", Rope: model.RopeNorm, Load: loadMoE(model.GatingSoftmax), Build: deepseek2OCR,
-		Needs:  "attention.layer_norm_rms_epsilon expert_feed_forward_length expert_shared_count",
-		Source: "src/models/deepseek2ocr.cpp, src/models/deepseek2.cpp@v0.5.0",
+		Tensors: (*wants).deepseek2OCR,
+		Needs:   "attention.layer_norm_rms_epsilon expert_feed_forward_length expert_shared_count",
+		Source:  "src/models/deepseek2ocr.cpp, src/models/deepseek2.cpp@v0.5.0",
 	},
-	&Arch{Name: "plm", Rope: model.RopeNorm, Load: loadPLM, Build: plm, Needs: "attention.layer_norm_rms_epsilon attention.kv_lora_rank", Source: "src/models/plm.cpp@v0.5.0"},
-	&Arch{Name: "minicpm3", Rope: model.RopeNeoX, Load: loadMiniCPM3, Build: miniCPM3, Needs: "attention.layer_norm_rms_epsilon attention.q_lora_rank attention.kv_lora_rank", Source: "src/models/minicpm3.cpp@v0.5.0"},
+	&Arch{Name: "plm", Rope: model.RopeNorm, Load: loadPLM, Build: plm, Tensors: (*wants).plm, Needs: "attention.layer_norm_rms_epsilon attention.kv_lora_rank", Source: "src/models/plm.cpp@v0.5.0"},
+	&Arch{Name: "minicpm3", Rope: model.RopeNeoX, Load: loadMiniCPM3, Build: miniCPM3, Tensors: (*wants).miniCPM3, Needs: "attention.layer_norm_rms_epsilon attention.q_lora_rank attention.kv_lora_rank", Source: "src/models/minicpm3.cpp@v0.5.0"},
 )
 
 // loadMLA reads the widths of latent attention.
@@ -25,6 +26,13 @@ func loadMLA(k *Keys, h *model.HParams) {
 	h.NLoraKV = k.Need("attention.kv_lora_rank")
 	h.NEmbdHeadKMLA = k.Count("attention.key_length_mla", 0)
 	h.NEmbdHeadVMLA = k.Count("attention.value_length_mla", 0)
+}
+
+// needUnrotated rejects keys that are rotated as a whole.
+func needUnrotated(k *Keys, h *model.HParams) {
+	if h.HeadKMLA() <= h.NRot(0) {
+		k.fail("rope.dimension_count", "%d of %d values of a key, llama.cpp wants some that are not rotated", h.NRot(0), h.HeadKMLA())
+	}
 }
 
 func loadDeepseek2(k *Keys, h *model.HParams) {
@@ -41,6 +49,7 @@ func loadDeepseek2(k *Keys, h *model.HParams) {
 		gating = model.GatingSigmoid
 	}
 	loadMLA(k, h)
+	needUnrotated(k, h)
 	loadMoE(gating)(k, h)
 	h.AttnTempScale = k.Float("attention.temperature_scale", 0)
 }
@@ -305,4 +314,147 @@ func miniCPM3(b *Builder) {
 	cur = b.Norm(cur, b.OutputNorm(), nil, NormRMS, -1)
 	b.Embd(cur)
 	b.Logits(b.MM(b.OutputW(), b.Scale(cur), b.T("output.scale")))
+}
+
+// blocks calls block for each layer with its flags.
+func (w *wants) blocks(block func(flags, il int)) {
+	trunk, next := w.parts()
+	for il := range w.NLayerAll {
+		if il < w.NLayer() {
+			block(trunk, il)
+		} else {
+			block(next, il)
+		}
+	}
+}
+
+// nextNInput asks for what joins the next tokens with the hidden state.
+func (w *wants) nextNInput(flags, il int) {
+	w.tensor(flags, il, "nextn.eh_proj.weight", 2*w.NEmbd, w.NEmbd)
+	w.tensor(flags, il, "nextn.enorm.weight", w.NEmbd)
+	w.tensor(flags, il, "nextn.hnorm.weight", w.NEmbd)
+}
+
+// latentQ asks for compressed queries of n values.
+func (w *wants) latentQ(flags, il, n int) {
+	w.tensor(flags, il, "attn_q_a.weight", w.NEmbd, w.NLoraQ)
+	w.tensor(flags, il, "attn_q_a_norm.weight", w.NLoraQ)
+	w.tensor(flags, il, "attn_q_b.weight", w.NLoraQ, n)
+}
+
+// anyQ asks for queries of n values, which are compressed where the model says
+// to what width.
+func (w *wants) anyQ(flags, il, n int) {
+	if w.NLoraQ > 0 {
+		w.latentQ(flags, il, n)
+	} else {
+		w.tensor(flags, il, "attn_q.weight", w.NEmbd, n)
+	}
+}
+
+// latent returns the widths of latent attention.
+func (w *wants) latent() latent {
+	return latent{
+		k: int64(w.HeadKMLA()), v: int64(w.HeadVMLA()), rope: int64(w.NRot(0)),
+		rank: int64(w.NLoraKV), heads: int64(w.NHead(0)),
+	}
+}
+
+// latentKV asks for compressed rows and the output matrix.
+func (w *wants) latentKV(flags, il int, l latent) {
+	w.tensor(flags, il, "attn_kv_a_mqa.weight", w.NEmbd, int(l.rank+l.rope))
+	w.tensor(flags, il, "attn_kv_a_norm.weight", int(l.rank))
+	w.tensor(flags, il, "attn_output.weight", int(l.heads*l.v), w.NEmbd)
+}
+
+// absorbed asks for the decompression of keys and of values, head by head.
+func (w *wants) absorbed(flags, il int, l latent) {
+	w.tensor(flags, il, "attn_k_b.weight", int(l.k-l.rope), int(l.rank), int(l.heads))
+	w.tensor(flags, il, "attn_v_b.weight", int(l.rank), int(l.v), int(l.heads))
+}
+
+// decompressed asks for the decompression of keys and values together, which
+// the file may lack with the flag optional; it reports whether it is there.
+func (w *wants) decompressed(flags, il int, l latent) bool {
+	return w.tensor(flags, il, "attn_kv_b.weight", int(l.rank), int(l.heads*(l.k-l.rope+l.v)))
+}
+
+// deepseekFFN asks for a dense block in the leading layers and experts with a
+// shared one in the others; bias flags the router's bias, fused experts may have
+// their gate and up projections in one.
+func (w *wants) deepseekFFN(flags, bias, il int, fused bool) {
+	if il < w.NLayerDenseLead {
+		w.ffn(flags, il, "", w.NFF(0))
+		return
+	}
+	w.tensor(flags|bias, il, "exp_probs_b.bias", w.NExpert)
+	if fused {
+		w.tensor(flags, il, "ffn_gate_inp.weight", w.NEmbd, w.NExpert)
+		w.tensor(flags, il, "ffn_down_exps.weight", w.NFFExp(0), w.NEmbd, w.NExpert)
+		w.gateUpExps(flags, il, w.NEmbd, w.NFFExp(0), w.NExpert)
+	} else {
+		w.experts(flags, il, w.NFFExp(0))
+	}
+	w.ffn(flags, il, "_shexp", w.NFFExp(0)*w.NExpertShared)
+}
+
+func (w *wants) deepseek2() {
+	w.ends()
+	l := w.latent()
+	w.blocks(func(flags, il int) {
+		w.tensor(flags, il, "attn_norm.weight", w.NEmbd)
+		w.anyQ(flags, il, int(l.heads*l.k))
+		w.latentKV(flags, il, l)
+		if w.IsMLA() {
+			w.absorbed(flags, il, l)
+		} else {
+			w.decompressed(flags, il, l)
+		}
+		w.tensor(flags, il, "ffn_norm.weight", w.NEmbd)
+		w.deepseekFFN(flags, optional, il, true)
+		if il >= w.NLayer() {
+			w.nextN(flags, flags, il)
+		}
+	})
+}
+
+func (w *wants) deepseek2OCR() {
+	w.ends()
+	for il := range w.NLayer() {
+		w.need(il, "attn_norm.weight", w.NEmbd)
+		w.qkv(0, il, w.NEmbd, w.NEmbd, w.NEmbd, w.NEmbd)
+		w.need(il, "attn_output.weight", w.NEmbd, w.NEmbd)
+		w.need(il, "ffn_norm.weight", w.NEmbd)
+		w.deepseekFFN(0, optional, il, true)
+	}
+}
+
+func (w *wants) plm() {
+	w.need(-1, "token_embd.weight", w.NEmbd, w.nVocab)
+	w.need(-1, "output_norm.weight", w.NEmbd)
+	l := w.latent()
+	for il := range w.NLayer() {
+		w.need(il, "attn_norm.weight", w.NEmbd)
+		w.need(il, "attn_q.weight", w.NEmbd, int(l.heads*l.k))
+		w.latentKV(0, il, l)
+		w.decompressed(0, il, l)
+		w.need(il, "ffn_norm.weight", w.NEmbd)
+		w.need(il, "ffn_down.weight", w.NFF(0), w.NEmbd)
+		w.need(il, "ffn_up.weight", w.NEmbd, w.NFF(0))
+	}
+}
+
+func (w *wants) miniCPM3() {
+	w.ends()
+	l := w.latent()
+	w.may(-1, "rope_factors_long.weight", int(l.rope/2))
+	w.may(-1, "rope_factors_short.weight", int(l.rope/2))
+	for il := range w.NLayer() {
+		w.need(il, "attn_norm.weight", w.NEmbd)
+		w.latentQ(0, il, int(l.heads*l.k))
+		w.latentKV(0, il, l)
+		w.decompressed(0, il, l)
+		w.need(il, "ffn_norm.weight", w.NEmbd)
+		w.ffn(0, il, "", w.NFF(0))
+	}
 }

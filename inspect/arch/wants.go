@@ -3,6 +3,7 @@ package arch
 import (
 	"cmp"
 	"fmt"
+	"math"
 	"slices"
 	"strings"
 
@@ -127,6 +128,22 @@ func (w *wants) has(il int, name string) bool {
 		return w.index.Global(name) >= 0
 	}
 	return w.index.Layer(il, name) >= 0
+}
+
+// dim returns how large dimension d of a tensor of the file is, def when the
+// file has no such tensor.
+func (w *wants) dim(il int, name string, d, def int) int {
+	i := w.index.Layer(il, name)
+	if il < 0 {
+		i = w.index.Global(name)
+	}
+	switch {
+	case i < 0:
+		return def
+	case d >= len(w.tensors[i].Shape):
+		return 1
+	}
+	return int(min(w.tensors[i].Shape[d], math.MaxInt))
 }
 
 // ends asks for the embeddings, the last norm and the output matrix, which may
