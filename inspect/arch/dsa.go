@@ -13,24 +13,27 @@ import (
 var _ = register(
 	&Arch{
 		Name: "deepseek32", Rope: model.RopeNorm, SameKV: true, NextN: NextNKeep, Skip: skipDraft, Load: loadDeepseek32,
-		Memory: func(m *model.Model, c *Context) *Memory { return DSAMemory(m, c, true, inTrunk(m)) },
-		Build:  func(b *Builder) { sparse(b, indexer{rope: model.RopeNeoX}) },
-		Needs:  "attention.layer_norm_rms_epsilon attention.q_lora_rank attention.kv_lora_rank expert_feed_forward_length expert_shared_count expert_gating_func attention.indexer.head_count attention.indexer.key_length attention.indexer.top_k",
-		Source: "src/models/deepseek32.cpp@v0.5.0",
+		Memory:  func(m *model.Model, c *Context) *Memory { return DSAMemory(m, c, true, inTrunk(m)) },
+		Build:   func(b *Builder) { sparse(b, indexer{rope: model.RopeNeoX}) },
+		Tensors: func(w *wants) { w.sparse(0) },
+		Needs:   "attention.layer_norm_rms_epsilon attention.q_lora_rank attention.kv_lora_rank expert_feed_forward_length expert_shared_count expert_gating_func attention.indexer.head_count attention.indexer.key_length attention.indexer.top_k",
+		Source:  "src/models/deepseek32.cpp@v0.5.0",
 	},
 	&Arch{
 		Name: "glm-dsa", Rope: model.RopeNorm, SameKV: true, NextN: NextNKeep, Skip: skipDraft, Load: loadGLMDSA,
-		Memory: func(m *model.Model, c *Context) *Memory { return DSAMemory(m, c, true, indexerLayers(m)) },
-		Build:  func(b *Builder) { sparse(b, indexer{rope: model.RopeNorm}) },
-		Needs:  "attention.layer_norm_rms_epsilon attention.q_lora_rank attention.kv_lora_rank expert_feed_forward_length expert_shared_count attention.indexer.head_count attention.indexer.key_length attention.indexer.top_k",
-		Source: "src/models/glm-dsa.cpp@v0.5.0",
+		Memory:  func(m *model.Model, c *Context) *Memory { return DSAMemory(m, c, true, indexerLayers(m)) },
+		Build:   func(b *Builder) { sparse(b, indexer{rope: model.RopeNorm}) },
+		Tensors: func(w *wants) { w.sparse(optional) },
+		Needs:   "attention.layer_norm_rms_epsilon attention.q_lora_rank attention.kv_lora_rank expert_feed_forward_length expert_shared_count attention.indexer.head_count attention.indexer.key_length attention.indexer.top_k",
+		Source:  "src/models/glm-dsa.cpp@v0.5.0",
 	},
 	&Arch{
 		Name: "dots3note", Rope: model.RopeNorm, SameKV: true, NextN: NextNNever, Load: loadDots3Note,
-		Memory: DSAISWAMemory,
-		Build:  dots3Note,
-		Needs:  "attention.layer_norm_rms_epsilon attention.q_lora_rank attention.kv_lora_rank attention.sliding_window leading_dense_block_count expert_feed_forward_length expert_shared_count expert_gating_func attention.key_length_mla attention.value_length_mla attention.indexer.head_count attention.indexer.key_length attention.indexer.top_k attention.kv_lora_rank_swa attention.key_length_mla_swa attention.value_length_mla_swa rope.freq_base_swa attention.sliding_window_pattern attention.indexer.types",
-		Source: "src/models/dots3note.cpp@v0.5.0",
+		Memory:  DSAISWAMemory,
+		Build:   dots3Note,
+		Tensors: (*wants).dots3Note,
+		Needs:   "attention.layer_norm_rms_epsilon attention.q_lora_rank attention.kv_lora_rank attention.sliding_window leading_dense_block_count expert_feed_forward_length expert_shared_count expert_gating_func attention.key_length_mla attention.value_length_mla attention.indexer.head_count attention.indexer.key_length attention.indexer.top_k attention.kv_lora_rank_swa attention.key_length_mla_swa attention.value_length_mla_swa rope.freq_base_swa attention.sliding_window_pattern attention.indexer.types",
+		Source:  "src/models/dots3note.cpp@v0.5.0",
 	},
 )
 
@@ -262,4 +265,67 @@ func dots3Note(b *Builder) {
 	cur = b.Norm(cur, b.OutputNorm(), nil, NormRMS, -1)
 	b.Embd(cur)
 	b.Logits(b.MulMat(b.OutputW(), cur))
+}
+
+// indexer asks for a lightning indexer.
+func (w *wants) indexer(flags, il int) {
+	w.tensor(flags, il, "indexer.k_norm.weight", w.IndexerHeadSize)
+	w.tensor(flags, il, "indexer.k_norm.bias", w.IndexerHeadSize)
+	w.tensor(flags, il, "indexer.proj.weight", w.NEmbd, w.IndexerNHead)
+	w.tensor(flags, il, "indexer.attn_k.weight", w.NEmbd, w.IndexerHeadSize)
+	w.tensor(flags, il, "indexer.attn_q_b.weight", w.NLoraQ, w.IndexerNHead*w.IndexerHeadSize)
+}
+
+// sparse is a trunk of sparse latent attention; indexer flags the indexers,
+// which not all layers need to have.
+func (w *wants) sparse(indexer int) {
+	w.ends()
+	l := w.latent()
+	w.blocks(func(flags, il int) {
+		w.tensor(flags, il, "attn_norm.weight", w.NEmbd)
+		w.latentQ(flags, il, int(l.heads*l.k))
+		w.latentKV(flags, il, l)
+		w.absorbed(flags, il, l)
+		w.indexer(flags|indexer, il)
+		w.tensor(flags, il, "ffn_norm.weight", w.NEmbd)
+		w.deepseekFFN(flags, optional, il, false)
+		if il >= w.NLayer() {
+			w.nextN(flags, flags, il)
+		}
+	})
+}
+
+// dots3Note has NextN blocks with a window and a dense block, which are never
+// loaded.
+func (w *wants) dots3Note() {
+	w.ends()
+	for il := range w.NLayerAll {
+		next, flags := il >= w.NLayer(), 0
+		if next {
+			flags = skipped | optional
+		}
+		l := w.latent()
+		l.heads = int64(w.NHead(il))
+		if next || w.IsSWA(il) {
+			l.k, l.v, l.rank = int64(w.NEmbdHeadKMLASWA), int64(w.NEmbdHeadVMLASWA), int64(w.NLoraKVSWA)
+		}
+		w.tensor(flags, il, "attn_norm.weight", w.NEmbd)
+		w.latentQ(flags, il, int(l.heads*l.k))
+		w.latentKV(flags, il, l)
+		w.absorbed(flags, il, l)
+		w.tensor(flags, il, "attn_k_norm.weight", int(l.rope))
+		w.tensor(flags, il, "attn_gate.weight", w.NEmbd, int(l.heads))
+		w.tensor(flags, il, "ffn_norm.weight", w.NEmbd)
+		if !next {
+			if w.Layers[il].IndexerFull {
+				w.indexer(flags, il)
+			}
+			w.deepseekFFN(flags, 0, il, false)
+			continue
+		}
+		w.ffn(flags, il, "", w.NFF(0))
+		w.nextNInput(flags, il)
+		w.tensor(flags, il, "nextn.embed_tokens.weight", w.NEmbd, w.nVocab)
+		w.tensor(flags, il, "nextn.shared_head_norm.weight", w.NEmbd)
+	}
 }
