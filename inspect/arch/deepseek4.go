@@ -12,8 +12,9 @@ var _ = register(&Arch{
 	Name: "deepseek4", Rope: model.RopeNorm, Hybrid: true, Rollback: true, SameKV: true, Budget: deltaBudget,
 	Quirk: Quirk{ClampedSwiGLU: true, ClampedMoE: true},
 	Load:  loadDeepseek4, Memory: DSV4Memory, Build: deepseek4,
-	Needs:  "attention.layer_norm_rms_epsilon attention.q_lora_rank attention.sliding_window expert_feed_forward_length expert_shared_count expert_gating_func expert_weights_scale expert_weights_norm attention.output_group_count attention.output_lora_rank attention.compress_rope_freq_base hyper_connection.count hyper_connection.sinkhorn_iterations hyper_connection.epsilon swiglu_clamp_exp attention.indexer.head_count attention.indexer.key_length attention.indexer.top_k attention.compress_ratios hash_layer_count",
-	Source: "src/models/deepseek4.cpp@v0.5.0",
+	Tensors: (*wants).deepseek4,
+	Needs:   "attention.layer_norm_rms_epsilon attention.q_lora_rank attention.sliding_window expert_feed_forward_length expert_shared_count expert_gating_func expert_weights_scale expert_weights_norm attention.output_group_count attention.output_lora_rank attention.compress_rope_freq_base hyper_connection.count hyper_connection.sinkhorn_iterations hyper_connection.epsilon swiglu_clamp_exp attention.indexer.head_count attention.indexer.key_length attention.indexer.top_k attention.compress_ratios hash_layer_count",
+	Source:  "src/models/deepseek4.cpp@v0.5.0",
 })
 
 // maxSinkhorn bounds the rounds in which a hyper-connection balances its
@@ -28,8 +29,8 @@ func loadDeepseek4(k *Keys, h *model.HParams) {
 	loadIndexer(k, h)
 	h.DSV4HashLayerCount = k.Need("hash_layer_count")
 	h.NEmbdOutImpl = h.DSV4HCMult * h.NEmbd
-	if !k.Has("attention.compress_ratios") {
-		k.fail("attention.compress_ratios", "missing")
+	if n := k.arrayLen(k.arch + ".attention.compress_ratios"); n == 0 || n > MaxLayers {
+		k.fail("attention.compress_ratios", "missing, or not at most %d values", MaxLayers)
 	}
 	for il, r := range k.PerLayer("attention.compress_ratios", h.NLayerAll, 0) {
 		if r != 0 && r != ratioCSA && r != ratioHCA {
@@ -58,6 +59,9 @@ func loadV4Layers(k *Keys, h *model.HParams) {
 		}
 	}
 	h.DSV4OGroupCount = k.Need("attention.output_group_count")
+	if h.DSV4OGroupCount < 1 {
+		k.fail("attention.output_group_count", "%d, want at least 1", h.DSV4OGroupCount)
+	}
 	h.DSV4OLoraRank = k.Need("attention.output_lora_rank")
 	h.DSV4HCMult = k.streams()
 	h.DSV4HCSinkhornIters = k.Need("hyper_connection.sinkhorn_iterations")
@@ -393,4 +397,75 @@ func deepseek4MTP(b *Builder) {
 		head = b.OutputW()
 	}
 	b.Logits(b.MulMat(head, cur))
+}
+
+// hyperHead asks for what sums the residual streams at the end.
+func (w *wants) hyperHead() {
+	n := w.DSV4HCMult
+	w.need(-1, "output_hc_fn.weight", n*w.NEmbd, n)
+	w.need(-1, "output_hc_base.weight", n)
+	w.need(-1, "output_hc_scale.weight", 1)
+}
+
+// hyper asks for the two hyper-connections of layer il: mixes coefficients in
+// so many kinds.
+func (w *wants) hyper(flags, il, mixes, kinds int) {
+	for _, part := range []string{"hc_attn", "hc_ffn"} {
+		w.tensor(flags, il, part+"_fn.weight", w.DSV4HCMult*w.NEmbd, mixes)
+		w.tensor(flags, il, part+"_base.weight", mixes)
+		w.tensor(flags, il, part+"_scale.weight", kinds)
+	}
+}
+
+// v4Block asks for what the layers of DeepSeek-V4 and of its drafts have.
+func (w *wants) v4Block(flags, il int) {
+	d, q, groups := w.NEmbdHeadK(0), w.NHead(0)*w.NEmbdHeadK(0), w.DSV4OGroupCount
+	w.tensor(flags, il, "attn_norm.weight", w.NEmbd)
+	w.tensor(flags, il, "attn_sinks.weight", w.NHead(0))
+	w.latentQ(flags, il, q)
+	w.tensor(flags, il, "attn_kv.weight", w.NEmbd, d)
+	w.tensor(flags, il, "attn_kv_a_norm.weight", d)
+	w.tensor(flags|reshaped, il, "attn_output_a.weight", quotient(q, groups), w.DSV4OLoraRank, groups)
+	w.tensor(flags, il, "attn_output_b.weight", groups*w.DSV4OLoraRank, w.NEmbd)
+	w.hyper(flags, il, (2+w.DSV4HCMult)*w.DSV4HCMult, 3)
+	w.tensor(flags, il, "ffn_norm.weight", w.NEmbd)
+	w.experts(flags, il, w.NFFExp(0))
+	w.ffn(flags, il, "_shexp", w.NFFExp(0)*w.NExpertShared)
+}
+
+func (w *wants) deepseek4() {
+	w.output(0, w.nVocab)
+	w.hyperHead()
+	d := w.NEmbdHeadK(0)
+	w.blocks(func(flags, il int) {
+		w.v4Block(flags, il)
+		ratio, n := w.Layers[il].CompressRatio, d
+		if ratio == ratioCSA {
+			n = 2 * d // its blocks overlap
+		}
+		if ratio != 0 {
+			w.tensor(flags, il, "attn_compressor_kv.weight", w.NEmbd, n)
+			w.tensor(flags, il, "attn_compressor_gate.weight", w.NEmbd, n)
+			w.tensor(flags, il, "attn_compressor_ape.weight", n, ratio)
+			w.tensor(flags, il, "attn_compressor_norm.weight", d)
+		}
+		if ratio == ratioCSA {
+			size := w.IndexerHeadSize
+			w.tensor(flags, il, "indexer.proj.weight", w.NEmbd, w.IndexerNHead)
+			w.tensor(flags, il, "indexer.attn_q_b.weight", w.NLoraQ, w.IndexerNHead*size)
+			w.tensor(flags, il, "indexer_compressor_kv.weight", w.NEmbd, 2*size)
+			w.tensor(flags, il, "indexer_compressor_gate.weight", w.NEmbd, 2*size)
+			w.tensor(flags, il, "indexer_compressor_ape.weight", 2*size, ratio)
+			w.tensor(flags, il, "indexer_compressor_norm.weight", size)
+		}
+		if il < w.DSV4HashLayerCount {
+			w.tensor(flags, il, "ffn_gate_tid2eid.weight", w.NExpertUsed(0), w.nVocab)
+		} else {
+			w.tensor(flags, il, "exp_probs_b.bias", w.NExpert)
+		}
+		w.tensor(flags|optional, il, "exp_probs_b_vl.bias", w.NExpert)
+		if il >= w.NLayer() {
+			w.nextN(flags, flags, il)
+		}
+	})
 }

@@ -11,7 +11,7 @@ import (
 // DeepSeek-V4's layers.
 var _ = register(&Arch{
 	Name: "dflash", Rope: model.RopeNeoX, Tie: TieCopy, Quirk: Quirk{ClampedSwiGLU: true, ClampedMoE: true},
-	Load: loadDflash, Build: dflash, Budget: dflashBudget, Needs: "attention.layer_norm_rms_epsilon", Source: "src/models/dflash.cpp@v0.5.0",
+	Load: loadDflash, Build: dflash, Budget: dflashBudget, Tensors: (*wants).dflash, Needs: "attention.layer_norm_rms_epsilon", Source: "src/models/dflash.cpp@v0.5.0",
 })
 
 func loadDflash(k *Keys, h *model.HParams) {
@@ -31,13 +31,19 @@ func loadDflash(k *Keys, h *model.HParams) {
 	if h.NEmbdInpEncImpl == 0 {
 		k.fail("target_layers", "missing: the target's layers that the draft reads")
 	}
+	if k.index.Global("selector_hidden.weight") >= 0 {
+		checkSelector(k, h)
+	}
 	sections := k.PerLayer("rope.dimension_sections", 4, 0)
 	copy(h.RopeSections[:], sections)
 	if h.DSV4HCMult = k.Int("hyper_connection.count", 0); h.DSV4HCMult > 0 {
 		h.RopeType = model.RopeNorm
 		loadV4Layers(k, h)
-		for il, r := range k.PerLayer("attention.compress_ratios", h.NLayerAll, 0) {
-			if r != 0 {
+		if h.NSWA < 1 {
+			k.fail("attention.sliding_window", "%d, want at least 1", h.NSWA)
+		}
+		for il, r := range k.Ints("attention.compress_ratios") {
+			if r != 0 && il < h.NLayerAll {
 				k.fail("attention.compress_ratios", "%d in layer %d, llama.cpp wants none in a draft", r, il)
 			}
 		}
@@ -47,6 +53,31 @@ func loadDflash(k *Keys, h *model.HParams) {
 	}
 	if h.RopeSections != [4]int{} {
 		h.RopeType = model.RopeMRoPE
+	}
+}
+
+// checkSelector rejects a selector without the widths it needs.
+func checkSelector(k *Keys, h *model.HParams) {
+	for _, of := range []struct {
+		key string
+		n   int
+	}{
+		{"selector_rank", h.DflashSelectorRank},
+		{"block_size", h.DflashBlockSize},
+		{"selector_top_k", h.DflashSelectorTopK},
+		{"conv_kernel_size", h.DflashConvKernel},
+		{"conv_group_size", h.DflashConvGroup},
+	} {
+		if of.n < 1 {
+			k.fail(of.key, "%d, want at least 1 for a draft with a selector", of.n)
+			return
+		}
+	}
+	if h.NEmbd%h.DflashConvGroup != 0 {
+		k.fail("conv_group_size", "%d does not divide a width of %d", h.DflashConvGroup, h.NEmbd)
+	}
+	if n := h.DflashSelectorTopK; n*(n+1) > h.NEmbd {
+		k.fail("selector_top_k", "%d, too many for a width of %d", n, h.NEmbd)
 	}
 }
 
@@ -334,4 +365,65 @@ func dflashV4(b *Builder, pos *graph.Tensor) {
 	w, scale := b.draftOutput()
 	b.Logits(b.MM(w, cur, scale))
 	b.markovHead(tokens)
+}
+
+func (w *wants) dflash() {
+	own := w.dim(-1, "d2t", 0, w.nVocab) // tokens of the draft
+	if w.has(-1, "d2t") {
+		w.need(-1, "d2t", own)
+	}
+	if w.may(-1, "token_embd.weight", w.NEmbd, w.nVocab) && own != w.nVocab {
+		w.need(-1, "output.weight", w.NEmbd, own) // the embeddings do not fit
+	} else {
+		w.may(-1, "output.weight", w.NEmbd, own)
+	}
+	if w.has(-1, "markov_w1.weight") {
+		rank := w.dim(-1, "markov_w1.weight", 0, 0)
+		w.need(-1, "markov_w1.weight", rank, w.nVocab)
+		w.need(-1, "markov_w2.weight", rank, own)
+		w.may(-1, "markov_w2.scale", 1)
+		w.may(-1, "conf_proj.weight", w.NEmbd+rank, 1)
+		w.may(-1, "conf_proj.bias", 1)
+	}
+	selects := w.has(-1, "selector_hidden.weight")
+	if selects {
+		w.need(-1, "selector_predecessor.weight", w.DflashSelectorRank, w.nVocab)
+		w.need(-1, "selector_successor.weight", w.DflashSelectorRank, w.nVocab)
+		w.need(-1, "selector_hidden.weight", w.NEmbd, w.DflashSelectorRank)
+	}
+	w.need(-1, "fc.weight", w.NEmbdInpEnc(), w.NEmbd)
+	w.may(-1, "fc.scale", 1)
+	w.need(-1, "enc.output_norm.weight", w.NEmbd)
+	w.need(-1, "output_norm.weight", w.NEmbd)
+	if w.DSV4HCMult > 0 {
+		w.hyperHead()
+		for il := range w.NLayer() {
+			w.v4Block(0, il)
+			w.need(il, "exp_probs_b.bias", w.NExpert)
+		}
+		return
+	}
+	d, q := w.NEmbdHeadK(0), w.qWidth()
+	w.may(-1, "rope_freqs.weight", d/2)
+	for il := range w.NLayer() {
+		w.need(il, "attn_norm.weight", w.NEmbd)
+		w.need(il, "attn_q.weight", w.NEmbd, q)
+		w.need(il, "attn_k.weight", w.NEmbd, w.NEmbdKGQA(0))
+		w.may(il, "attn_v.weight", w.NEmbd, w.NEmbdVGQA(0))
+		w.need(il, "attn_output.weight", q, w.NEmbd)
+		w.headNorms(0, il)
+		w.may(il, "post_attention_norm.weight", w.NEmbd)
+		w.may(il, "post_ffw_norm.weight", w.NEmbd)
+		w.may(il, "layer_output_scale.weight", 1)
+		w.may(il, "attn_sinks.weight", w.NHead(0))
+		w.need(il, "ffn_norm.weight", w.NEmbd)
+		w.ffn(0, il, "", w.NFF(0))
+		if !selects {
+			continue
+		}
+		for _, part := range []string{"attn_conv", "ffn_conv"} {
+			w.need(il, part+"_base", w.NEmbd, w.DflashConvKernel, 2)
+			w.need(il, part+"_proj.weight", w.NEmbd, 2*w.DflashConvKernel*quotient(w.NEmbd, w.DflashConvGroup))
+		}
+	}
 }

@@ -16,9 +16,10 @@ var _ = register(&Arch{
 		}
 		return DSAMemory(m, c, false, indexerLayers(m))
 	},
-	Build:  hyV4,
-	Needs:  "attention.layer_norm_rms_epsilon attention.q_lora_rank attention.kv_lora_rank expert_feed_forward_length expert_shared_count attention.key_length_mla attention.value_length_mla hyper_connection.count hyper_connection.epsilon hyper_connection.magnitude",
-	Source: "src/models/hy-v4.cpp@v0.5.0",
+	Build:   hyV4,
+	Tensors: (*wants).hyV4,
+	Needs:   "attention.layer_norm_rms_epsilon attention.q_lora_rank attention.kv_lora_rank expert_feed_forward_length expert_shared_count attention.key_length_mla attention.value_length_mla hyper_connection.count hyper_connection.epsilon hyper_connection.magnitude",
+	Source:  "src/models/hy-v4.cpp@v0.5.0",
 })
 
 func loadHyV4(k *Keys, h *model.HParams) {
@@ -26,6 +27,7 @@ func loadHyV4(k *Keys, h *model.HParams) {
 	h.NLoraQ = k.Need("attention.q_lora_rank")
 	loadMLA(k, h)
 	needMLA(k, h)
+	needUnrotated(k, h)
 	if clamp := k.Floats("swiglu_clamp_exp", h.NLayerAll); clamp != nil {
 		for il := range h.Layers {
 			h.Layers[il].SwigluClampExp = clamp[il]
@@ -42,6 +44,9 @@ func loadHyV4(k *Keys, h *model.HParams) {
 		k.fail("attention.indexer.key_length", "%d for %d heads and %d rotated values", h.IndexerHeadSize, h.IndexerNHead, h.NRot(0))
 	}
 	loadIndexerTypes(k, h)
+	if !h.Layers[0].IndexerFull {
+		k.fail("attention.indexer.types", "the first layer has no indexer, and none before it to share")
+	}
 }
 
 func hyV4(b *Builder) {
@@ -95,4 +100,24 @@ func hyV4(b *Builder) {
 	cur = b.Norm(cur, b.OutputNorm(), nil, NormRMS, -1)
 	b.Embd(cur)
 	b.Logits(b.MulMat(b.OutputW(), cur))
+}
+
+func (w *wants) hyV4() {
+	w.output(0, w.nVocab)
+	w.hyperHead()
+	l := w.latent()
+	for il := range w.NLayer() {
+		w.need(il, "attn_norm.weight", w.NEmbd)
+		w.need(il, "attn_sinks.weight", w.NHead(0))
+		w.latentQ(0, il, int(l.heads*l.k))
+		w.latentKV(0, il, l)
+		w.absorbed(0, il, l)
+		w.need(il, "attn_gate.weight", w.NEmbd, int(l.heads*l.v))
+		if w.IndexerTopK > 0 && w.Layers[il].IndexerFull {
+			w.indexer(0, il)
+		}
+		w.hyper(0, il, 2*w.DSV4HCMult, 2)
+		w.need(il, "ffn_norm.weight", w.NEmbd)
+		w.deepseekFFN(0, optional, il, false)
+	}
 }
