@@ -11,12 +11,13 @@ import (
 var _ = register(
 	&Arch{
 		Name: "gemma4-assistant", Rope: model.RopeNeoX, NextN: NextNKeep, Load: loadGemma4Assistant, Memory: targetsCaches,
-		Build: gemma4Assistant, Layer: fullAttnFactors, Needs: "attention.layer_norm_rms_epsilon attention.sliding_window attention.key_length_swa attention.value_length_swa attention.sliding_window_pattern", Source: "src/models/gemma4-assistant.cpp@v0.5.0",
+		Build: gemma4Assistant, Layer: fullAttnFactors, Tensors: (*wants).gemma4Assistant, Needs: "attention.layer_norm_rms_epsilon attention.sliding_window attention.key_length_swa attention.value_length_swa attention.sliding_window_pattern", Source: "src/models/gemma4-assistant.cpp@v0.5.0",
 	},
 	&Arch{
 		Name: "eagle3", Rope: model.RopeNorm, Tie: TieNone, Load: loadEagle3, Build: eagle3,
-		Needs:  "attention.layer_norm_rms_epsilon target_hidden_size",
-		Source: "src/models/eagle3.cpp@v0.5.0",
+		Tensors: (*wants).eagle3,
+		Needs:   "attention.layer_norm_rms_epsilon target_hidden_size",
+		Source:  "src/models/eagle3.cpp@v0.5.0",
 	},
 )
 
@@ -79,7 +80,7 @@ func loadGemma4Assistant(k *Keys, h *model.HParams) {
 	k.window(h, "attention.sliding_window")
 	k.windowPattern(h)
 	h.NEmbdHeadKSWA, h.NEmbdHeadVSWA = k.Need("attention.key_length_swa"), k.Need("attention.value_length_swa")
-	if h.NEmbdHeadKFull != h.NEmbdHeadVFull || h.NEmbdHeadKSWA != h.NEmbdHeadVSWA {
+	if h.NEmbdHeadK(0) != h.NEmbdHeadV(0) || h.NEmbdHeadKSWA != h.NEmbdHeadVSWA {
 		k.fail("attention.value_length", "keys and values of different widths, llama.cpp wants the same")
 	}
 	if h.NEmbdOut() == h.NEmbd {
@@ -181,4 +182,56 @@ func eagle3(b *Builder) {
 		out, _ = b.targetOutput()
 	}
 	b.Logits(b.unmap(b.MM(out, cur, nil)))
+}
+
+func (w *wants) gemma4Assistant() {
+	w.need(-1, "token_embd.weight", w.NEmbd, w.nVocab)
+	w.need(-1, "output_norm.weight", w.NEmbd)
+	w.may(-1, "masked_embd_centroids.weight")
+	w.may(-1, "masked_embd_ordering")
+	w.need(-1, "nextn.post_projection.weight", w.NEmbd, w.NEmbdInp())
+	for il := range w.NLayerNext {
+		if il == 0 {
+			w.need(-1, "nextn.pre_projection.weight", 2*w.NEmbdInp(), w.NEmbd)
+		}
+		d := w.NEmbdHeadK(il)
+		w.need(il, "attn_norm.weight", w.NEmbd)
+		w.need(il, "attn_q.weight", w.NEmbd, d*w.NHead(il))
+		w.need(il, "attn_output.weight", d*w.NHead(il), w.NEmbd)
+		w.need(il, "attn_q_norm.weight", d)
+		w.need(il, "post_attention_norm.weight", w.NEmbd)
+		w.need(il, "layer_output_scale.weight", 1)
+		if !w.IsSWA(il) {
+			w.need(-1, "rope_freqs.weight", d/2)
+		}
+		w.need(il, "ffn_norm.weight", w.NEmbd)
+		w.ffn(0, il, "", w.NFF(il))
+		w.need(il, "post_ffw_norm.weight", w.NEmbd)
+	}
+}
+
+func (w *wants) eagle3() {
+	own := w.dim(-1, "d2t", 0, w.nVocab) // tokens of the draft
+	if w.has(-1, "d2t") {
+		w.need(-1, "d2t", own)
+	}
+	w.need(-1, "fc.weight", w.NEmbdInpEnc(), w.NEmbd)
+	if w.NormBeforeFC {
+		w.need(-1, "enc.output_norm.weight", w.NEmbdInpEnc())
+	}
+	w.need(-1, "output_norm.weight", w.NEmbd)
+	w.may(-1, "output.weight", w.NEmbd, own)
+	w.may(-1, "token_embd.weight", w.NEmbd, w.dim(-1, "token_embd.weight", 1, 0))
+	w.may(-1, "rope_freqs.weight", w.NRot(0)/2)
+	for il := range w.NLayer() {
+		q := w.qWidth()
+		w.need(il, "attn_norm.weight", w.NEmbd)
+		w.need(il, "attn_norm_2.weight", w.NEmbd)
+		w.need(il, "attn_q.weight", 2*w.NEmbd, q)
+		w.need(il, "attn_k.weight", 2*w.NEmbd, w.NEmbdKGQA(0))
+		w.need(il, "attn_v.weight", 2*w.NEmbd, w.NEmbdVGQA(0))
+		w.need(il, "attn_output.weight", q, w.NEmbd)
+		w.need(il, "ffn_norm.weight", w.NEmbd)
+		w.ffn(0, il, "", w.NFF(0))
+	}
 }
