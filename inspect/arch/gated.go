@@ -8,10 +8,10 @@ import (
 // Decoders that gate what attention returns, element by element or head by
 // head.
 var _ = register(
-	&Arch{Name: "afmoe", Rope: model.RopeNeoX, Load: loadAFMoE, Build: afmoe, Needs: "attention.layer_norm_rms_epsilon expert_feed_forward_length expert_shared_count", Source: "src/models/afmoe.cpp@v0.5.0"},
-	&Arch{Name: "muse-glimmer", Rope: model.RopeNorm, Load: loadMuse, Build: muse, Needs: "attention.layer_norm_rms_epsilon logit_scale attention.sliding_window", Source: "src/models/muse-glimmer.cpp@v0.5.0"},
-	&Arch{Name: "laguna", Rope: model.RopeNeoX, Load: loadLaguna, Build: laguna, Needs: "attention.layer_norm_rms_epsilon leading_dense_block_count expert_feed_forward_length", Source: "src/models/laguna.cpp@v0.5.0"},
-	&Arch{Name: "step35", Rope: model.RopeNeoX, Always: append([]string{"attn_q_norm", "attn_k_norm", "attn_gate"}, nextNFFN...), Load: loadStep35, Build: step35, Needs: "attention.layer_norm_rms_epsilon attention.sliding_window expert_feed_forward_length attention.sliding_window_pattern", Source: "src/models/step35.cpp@v0.5.0"},
+	&Arch{Name: "afmoe", Rope: model.RopeNeoX, Load: loadAFMoE, Build: afmoe, Tensors: (*wants).afmoe, Needs: "attention.layer_norm_rms_epsilon expert_feed_forward_length expert_shared_count", Source: "src/models/afmoe.cpp@v0.5.0"},
+	&Arch{Name: "muse-glimmer", Rope: model.RopeNorm, Load: loadMuse, Build: muse, Tensors: (*wants).muse, Needs: "attention.layer_norm_rms_epsilon logit_scale attention.sliding_window", Source: "src/models/muse-glimmer.cpp@v0.5.0"},
+	&Arch{Name: "laguna", Rope: model.RopeNeoX, Load: loadLaguna, Build: laguna, Tensors: (*wants).laguna, Needs: "attention.layer_norm_rms_epsilon leading_dense_block_count expert_feed_forward_length", Source: "src/models/laguna.cpp@v0.5.0"},
+	&Arch{Name: "step35", Rope: model.RopeNeoX, Always: append([]string{"attn_q_norm", "attn_k_norm", "attn_gate"}, nextNFFN...), Load: loadStep35, Build: step35, Tensors: (*wants).step35, Needs: "attention.layer_norm_rms_epsilon attention.sliding_window expert_feed_forward_length attention.sliding_window_pattern", Source: "src/models/step35.cpp@v0.5.0"},
 )
 
 // optionalWindow reads a window that the model may not have.
@@ -120,6 +120,10 @@ func muse(b *Builder) {
 
 func loadLaguna(k *Keys, h *model.HParams) {
 	loadMoE(model.GatingSigmoid)(k, h)
+	h.NExpertShared = k.Int("expert_shared_count", 1)
+	if h.NFFShexp == 0 {
+		h.NFFShexp = h.NFFExp(0) * h.NExpertShared
+	}
 	k.optionalWindow(h, 4, true)
 }
 
@@ -228,4 +232,102 @@ func (b *Builder) step35Layer(inpL, pos *graph.Tensor, attn attend, il int) *gra
 	ffnInp := b.Add(cur, inpL)
 	cur = sharedExperts(routing{})(b, b.LayerNorm(ffnInp, "ffn_norm", NormRMS, il), il)
 	return b.Add(cur, ffnInp)
+}
+
+// gated asks for attention with a gate for each value and norms on both sides
+// of a block.
+func (w *wants) gated(il int) {
+	q := w.qWidth()
+	w.attention(0, il, q, w.NEmbdKGQA(0), w.NEmbdVGQA(0))
+	w.need(il, "post_attention_norm.weight", w.NEmbd)
+	w.headNorms(0, il)
+	w.need(il, "attn_gate.weight", w.NEmbd, q)
+	w.need(il, "ffn_norm.weight", w.NEmbd)
+	w.need(il, "post_ffw_norm.weight", w.NEmbd)
+}
+
+func (w *wants) afmoe() {
+	w.ends()
+	for il := range w.NLayer() {
+		w.gated(il)
+		if il < w.NLayerDenseLead {
+			w.ffn(0, il, "", w.NFF(0))
+			continue
+		}
+		w.routed(il)
+		if w.NExpertShared > 0 {
+			w.ffn(0, il, "_shexp", w.NFFExp(0)*w.NExpertShared)
+		}
+	}
+}
+
+// routed asks for experts and a router with a bias.
+func (w *wants) routed(il int) {
+	w.experts(0, il, w.NFFExp(0))
+	w.need(il, "exp_probs_b.bias", w.NExpert)
+}
+
+func (w *wants) muse() {
+	w.output(0, w.nVocab)
+	for il := range w.NLayer() {
+		w.gated(il)
+		w.ffn(0, il, "", w.NFF(0))
+	}
+}
+
+func (w *wants) laguna() {
+	w.ends()
+	d := w.NEmbdHeadK(0)
+	for il := range w.NLayer() {
+		q := d * w.NHead(il)
+		w.attention(0, il, q, d*w.NHeadKV(il), w.NEmbdHeadV(0)*w.NHeadKV(il))
+		w.headNorms(0, il)
+		gates := w.NHead(il)
+		if w.dim(il, "attn_gate.weight", 1, 0) == q {
+			gates = q // for each value
+		}
+		w.need(il, "attn_gate.weight", w.NEmbd, gates)
+		w.need(il, "ffn_norm.weight", w.NEmbd)
+		if il < w.NLayerDenseLead {
+			w.ffn(0, il, "", w.NFF(0))
+			continue
+		}
+		w.routed(il)
+		w.ffn(0, il, "_shexp", w.NFFShexp)
+	}
+}
+
+// step35 can do without any part of a feed-forward block.
+func (w *wants) step35() {
+	trunk, _ := w.parts()
+	w.output(trunk, w.nVocab)
+	rot := 0
+	for il := range w.NLayer() {
+		rot = max(rot, w.NRot(il))
+	}
+	if rot == 0 {
+		rot = w.NRot(0)
+	}
+	if w.RopeScalingLong {
+		w.may(-1, "rope_factors_long.weight", rot/2)
+		w.may(-1, "rope_factors_short.weight", rot/2)
+	} else {
+		w.may(-1, "rope_freqs.weight", rot/2)
+	}
+	w.blocks(func(flags, il int) {
+		dk, dv, heads := w.NEmbdHeadK(0), w.NEmbdHeadV(0), w.NHead(il)
+		w.tensor(flags, il, "attn_norm.weight", w.NEmbd)
+		w.headNorms(optional, il)
+		w.qkv(flags, il, w.NEmbd, dk*heads, w.NEmbdKGQA(il), w.NEmbdVGQA(il))
+		w.tensor(flags, il, "attn_output.weight", dv*heads, w.NEmbd)
+		w.may(il, "attn_gate.weight", w.NEmbd, heads)
+		w.tensor(flags, il, "ffn_norm.weight", w.NEmbd)
+		w.ffn(optional, il, "", w.NFF(0))
+		w.experts(optional, il, w.NFFExp(0))
+		w.may(il, "exp_probs_b.bias", w.NExpert)
+		w.ffn(optional, il, "_shexp", w.NFFShexp)
+		if il >= w.NLayer() {
+			w.nextN(flags, 0, il)
+		}
+	})
 }
