@@ -11,15 +11,17 @@ var _ = register(
 	&Arch{
 		Name: "kimi-linear", OneSeq: true, Rope: model.RopeNone, Hybrid: true, Budget: deltaBudget,
 		Load: loadKDA, Build: kimiLinear,
-		Needs:  "attention.layer_norm_rms_epsilon attention.kv_lora_rank expert_feed_forward_length expert_shared_count expert_gating_func attention.key_length_mla attention.value_length_mla kda.head_dim ssm.conv_kernel",
-		Source: "src/models/kimi-linear.cpp@v0.5.0",
+		Tensors: (*wants).kimiLinear,
+		Needs:   "attention.layer_norm_rms_epsilon attention.kv_lora_rank expert_feed_forward_length expert_shared_count expert_gating_func attention.key_length_mla attention.value_length_mla kda.head_dim ssm.conv_kernel",
+		Source:  "src/models/kimi-linear.cpp@v0.5.0",
 	},
 	&Arch{
 		Name: "kimi-k3", Rope: model.RopeNone, Hybrid: true, Rollback: true,
 		Budget: func(*model.Model) (perToken, perTensor int) { return 160, 64 },
 		Load:   loadKimiK3, Build: kimiK3,
-		Needs:  "attention.layer_norm_rms_epsilon attention.kv_lora_rank expert_feed_forward_length expert_shared_count expert_gating_func attention.key_length_mla attention.value_length_mla kda.head_dim ssm.conv_kernel attn_res.block_size activation.situ_beta activation.situ_linear_beta",
-		Source: "src/models/kimi-k3.cpp@v0.5.0",
+		Tensors: (*wants).kimiK3,
+		Needs:   "attention.layer_norm_rms_epsilon attention.kv_lora_rank expert_feed_forward_length expert_shared_count expert_gating_func attention.key_length_mla attention.value_length_mla kda.head_dim ssm.conv_kernel attn_res.block_size activation.situ_beta activation.situ_linear_beta",
+		Source:  "src/models/kimi-k3.cpp@v0.5.0",
 	},
 	&Arch{
 		Name: "bailingmoe3", Rope: model.RopeNorm, Hybrid: true, Rollback: true, Budget: deltaBudget, Quant: QuantQuirk{NamedExperts: true},
@@ -30,8 +32,9 @@ var _ = register(
 			}
 			return HybridMemory(m, c, nil, nil)
 		},
-		Needs:  "attention.layer_norm_rms_epsilon attention.kv_lora_rank leading_dense_block_count expert_feed_forward_length expert_shared_count expert_gating_func attention.key_length_mla attention.value_length_mla kda.head_dim ssm.conv_kernel kda.gate_lower_bound",
-		Source: "src/models/bailingmoe3.cpp@v0.5.0",
+		Tensors: (*wants).bailing3,
+		Needs:   "attention.layer_norm_rms_epsilon attention.kv_lora_rank leading_dense_block_count expert_feed_forward_length expert_shared_count expert_gating_func attention.key_length_mla attention.value_length_mla kda.head_dim ssm.conv_kernel kda.gate_lower_bound",
+		Source:  "src/models/bailingmoe3.cpp@v0.5.0",
 	},
 )
 
@@ -57,6 +60,15 @@ func loadKimiK3(k *Keys, h *model.HParams) {
 func loadBailing3(k *Keys, h *model.HParams) {
 	loadKDA(k, h)
 	h.KDAGateBound = true
+	if !k.Bool("kda.safe_gate", true) {
+		k.fail("kda.safe_gate", "false, llama.cpp knows safe gates only")
+	}
+	if bound := k.Float("kda.gate_lower_bound", 0); bound >= 0 {
+		k.fail("kda.gate_lower_bound", "%g, want less than 0", bound)
+	}
+	if h.NFFShexp == 0 {
+		h.NFFShexp = h.NFFExp(0) * max(h.NExpertShared, 1)
+	}
 	h.NLoraQ = k.Count("attention.q_lora_rank", 0)
 	for il, v := range k.Floats("swiglu_clamp_exp", h.NLayerAll) {
 		h.Layers[il].SwigluClampExp = v
@@ -398,4 +410,140 @@ func (b *Builder) bailingAttn(attn attend, cur, pos *graph.Tensor, il int) *grap
 	gate = b.Sigmoid(b.Reshape3D(gate, 1, w.heads, n))
 	out = b.Mul(b.Reshape3D(out, w.v, w.heads, n), gate)
 	return b.MulMat(b.W(il, "attn_output.weight"), b.Cont2D(out, w.v*w.heads, n))
+}
+
+// kda asks for what delta attention always has: inner values in heads of d.
+func (w *wants) kda(flags, il, inner int) {
+	for _, part := range []string{"q", "k", "v"} {
+		w.tensor(flags, il, "ssm_conv1d_"+part+".weight", w.SSMDConv, 1, inner)
+	}
+	w.qkv(flags, il, w.NEmbd, inner, inner, inner)
+	w.tensor(flags, il, "ssm_beta.weight", w.NEmbd, w.NHead(0))
+	w.tensor(flags, il, "ssm_dt.bias", inner)
+	w.tensor(flags, il, "ssm_norm.weight", w.NEmbdHeadKDA)
+	w.tensor(flags, il, "attn_output.weight", inner, w.NEmbd)
+}
+
+// lowRank asks for a projection to n values through heads' width.
+func (w *wants) lowRank(il int, name string, n int) {
+	w.need(il, name+"_a.weight", w.NEmbd, w.NEmbdHeadKDA)
+	w.need(il, name+"_b.weight", w.NEmbdHeadKDA, n)
+}
+
+// kimiLatent asks for latent attention in the form that the file has it in.
+func (w *wants) kimiLatent(il int) {
+	l := w.latent()
+	if w.has(il, "attn_q_a_norm.weight") {
+		w.latentQ(0, il, int(l.heads*l.k))
+	} else {
+		w.need(il, "attn_q.weight", w.NEmbd, int(l.heads*l.k))
+	}
+	w.latentKV(0, il, l)
+	if !w.decompressed(optional, il, l) {
+		w.absorbed(0, il, l)
+	}
+}
+
+// kimiShared asks for the shared expert, which the model may lack.
+func (w *wants) kimiShared(il int) {
+	w.ffn(optional, il, "_shexp", w.NFFExp(0)*max(w.NExpertShared, 1))
+}
+
+func (w *wants) kimiLinear() {
+	w.output(0, w.nVocab)
+	inner := w.NEmbdHeadKDA * w.NHead(0)
+	for il := range w.NLayer() {
+		w.need(il, "attn_norm.weight", w.NEmbd)
+		if w.IsRecr(il) {
+			w.kda(0, il, inner)
+			w.lowRank(il, "ssm_f", inner)
+			w.lowRank(il, "ssm_g", inner)
+			w.need(il, "ssm_a", 1, w.NHead(0))
+		} else {
+			w.kimiLatent(il)
+		}
+		w.need(il, "ffn_norm.weight", w.NEmbd)
+		if il < w.NLayerDenseLead {
+			w.ffn(0, il, "", w.NFF(0))
+			continue
+		}
+		w.routed(il)
+		w.kimiShared(il)
+	}
+}
+
+func (w *wants) kimiK3() {
+	w.output(0, w.nVocab)
+	inner, latent := w.NEmbdHeadKDA*w.NHead(0), w.NEmbd
+	if w.NExpertLatent > 0 {
+		latent = w.NExpertLatent
+	}
+	if w.AttnResBlockSize > 0 {
+		w.need(-1, "output_res_score.weight", w.NEmbd)
+	}
+	for il := range w.NLayer() {
+		w.need(il, "attn_norm.weight", w.NEmbd)
+		w.need(il, "ffn_norm.weight", w.NEmbd)
+		if w.AttnResBlockSize > 0 {
+			w.need(il, "attn_res_score.weight", w.NEmbd)
+			w.need(il, "ffn_res_score.weight", w.NEmbd)
+		}
+		if w.IsRecr(il) {
+			w.kda(0, il, inner)
+			w.lowRank(il, "ssm_f", inner)
+			w.need(il, "ssm_g.weight", w.NEmbd, inner)
+			w.need(il, "ssm_a", w.NHead(0))
+		} else {
+			w.kimiLatent(il)
+			w.may(il, "attn_gate.weight", w.NEmbd, w.NHead(0)*w.HeadVMLA())
+		}
+		if il < w.NLayerDenseLead {
+			w.ffn(0, il, "", w.NFF(0))
+			continue
+		}
+		w.need(il, "ffn_gate_inp.weight", w.NEmbd, w.NExpert)
+		w.need(il, "exp_probs_b.bias", w.NExpert)
+		w.need(il, "ffn_gate_exps.weight", latent, w.NFFExp(0), w.NExpert)
+		w.need(il, "ffn_down_exps.weight", w.NFFExp(0), latent, w.NExpert)
+		w.need(il, "ffn_up_exps.weight", latent, w.NFFExp(0), w.NExpert)
+		if w.NExpertLatent > 0 {
+			w.need(il, "ffn_routed_down.weight", w.NEmbd, latent)
+			w.need(il, "ffn_routed_up.weight", latent, w.NEmbd)
+			w.may(il, "ffn_routed_norm.weight", latent)
+		}
+		w.kimiShared(il)
+	}
+}
+
+// bailing3 has latent attention and experts in its NextN blocks.
+func (w *wants) bailing3() {
+	w.ends()
+	inner, l := w.NEmbdHeadKDA*w.NHead(0), w.latent()
+	w.blocks(func(flags, il int) {
+		next := il >= w.NLayer()
+		w.tensor(flags, il, "attn_norm.weight", w.NEmbd)
+		if !next && w.IsRecr(il) {
+			w.kda(flags, il, inner)
+			w.tensor(flags, il, "ssm_f_a.weight", w.NEmbd, inner)
+			w.tensor(flags, il, "ssm_g_a.weight", w.NEmbd, inner)
+			w.tensor(flags, il, "ssm_a", 1, w.NHead(0))
+		} else {
+			w.anyQ(flags, il, int(l.heads*l.k))
+			w.latentKV(flags, il, l)
+			w.absorbed(flags, il, l)
+			w.tensor(flags, il, "attn_gate.weight", w.NEmbd, int(l.heads))
+		}
+		w.tensor(flags, il, "ffn_norm.weight", w.NEmbd)
+		if !next && il < w.NLayerDenseLead {
+			w.ffn(flags, il, "", w.NFF(0))
+			return
+		}
+		w.experts(flags, il, w.NFFExp(0))
+		w.tensor(flags, il, "exp_probs_b.bias", w.NExpert)
+		w.ffn(flags, il, "_shexp", w.NFFShexp)
+		if next {
+			w.nextNInput(flags, il)
+			w.tensor(flags, il, "layer_output_norm.weight", w.NEmbd)
+		}
+	})
 }

@@ -10,14 +10,16 @@ var _ = register(
 	&Arch{
 		Name: "lfm2", Rope: model.RopeNeoX, Hybrid: true, Rollback: true,
 		Load: loadLFM2, Build: lfm2, Layer: lfm2Layer,
-		Needs:  "attention.layer_norm_rms_epsilon shortconv.l_cache",
-		Source: "src/models/lfm2.cpp@v0.5.0",
+		Tensors: (*wants).lfm2,
+		Needs:   "attention.layer_norm_rms_epsilon shortconv.l_cache",
+		Source:  "src/models/lfm2.cpp@v0.5.0",
 	},
 	&Arch{
 		Name: "lfm2moe", Rope: model.RopeNeoX, Hybrid: true, Rollback: true,
 		Load: loadLFM2MoE, Build: lfm2, Layer: lfm2Layer,
-		Needs:  "attention.layer_norm_rms_epsilon shortconv.l_cache expert_feed_forward_length expert_gating_func",
-		Source: "src/models/lfm2moe.cpp@v0.5.0",
+		Tensors: (*wants).lfm2,
+		Needs:   "attention.layer_norm_rms_epsilon shortconv.l_cache expert_feed_forward_length expert_gating_func",
+		Source:  "src/models/lfm2moe.cpp@v0.5.0",
 	},
 )
 
@@ -32,6 +34,7 @@ func loadLFM2(k *Keys, h *model.HParams) {
 			h.Layers[il].SWA = !h.IsRecr(il)
 		}
 	}
+	needEqualKV(k, h)
 }
 
 func loadLFM2MoE(k *Keys, h *model.HParams) {
@@ -40,6 +43,16 @@ func loadLFM2MoE(k *Keys, h *model.HParams) {
 	loadExpertFF(k, h)
 	h.NLayerDenseLead = k.Int("leading_dense_block_count", 0)
 	h.ExpertGating = model.ExpertGating(k.Need("expert_gating_func"))
+	needEqualKV(k, h)
+}
+
+// needEqualKV rejects keys and values of different widths.
+func needEqualKV(k *Keys, h *model.HParams) {
+	for il := range h.NLayer() {
+		if !h.IsRecr(il) && h.NEmbdKGQA(0) != h.NEmbdVGQA(0) {
+			k.fail("attention.value_length", "keys and values of different widths, llama.cpp wants the same")
+		}
+	}
 }
 
 // lfm2Layer places the output's norm, which LFM2 files name after the
@@ -133,4 +146,31 @@ func (b *Builder) shortConv(in *RSInput, cur *graph.Tensor, il int) *graph.Tenso
 	y := b.Mul(c, b.SSMConv(bx, b.need(il, "shortconv.conv.weight")))
 	y = b.MM(b.W(il, "shortconv.out_proj.weight"), y, nil)
 	return b.Reshape2D(y, y.Ne[0], b.seqTokens()*b.seqs())
+}
+
+// lfm2 has the last norm under the name of the embeddings'.
+func (w *wants) lfm2() {
+	w.need(-1, "token_embd.weight", w.NEmbd, w.nVocab)
+	w.need(-1, "token_embd_norm.weight", w.NEmbd)
+	w.may(-1, "output.weight", w.NEmbd, w.nVocab)
+	w.may(-1, "dense_2.weight", w.NEmbd, w.NEmbdOut())
+	w.may(-1, "dense_2.bias", w.NEmbdOut())
+	for il := range w.NLayer() {
+		w.need(il, "attn_norm.weight", w.NEmbd)
+		if w.IsRecr(il) {
+			w.need(il, "shortconv.conv.weight", w.NShortconvLCache, w.NEmbd)
+			w.need(il, "shortconv.in_proj.weight", w.NEmbd, 3*w.NEmbd)
+			w.need(il, "shortconv.out_proj.weight", w.NEmbd, w.NEmbd)
+		} else {
+			w.headNorms(0, il)
+			w.qkv(0, il, w.NEmbd, w.NEmbd, w.NEmbdKGQA(il), w.NEmbdVGQA(il))
+			w.need(il, "attn_output.weight", w.NEmbd, w.NEmbd)
+		}
+		w.need(il, "ffn_norm.weight", w.NEmbd)
+		if il < w.NLayerDenseLead {
+			w.ffn(0, il, "", w.NFF(0))
+		} else {
+			w.routed(il)
+		}
+	}
 }
