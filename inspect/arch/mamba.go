@@ -11,28 +11,33 @@ var _ = register(
 		Name: "mamba", Rope: model.RopeNone, Recurrent: true, Scan: true,
 		Load: func(k *Keys, h *model.HParams) {
 			loadSSM(k, h, false)
+			needDoubled(k, h)
 			h.SSMDtBCRMS = k.Bool("ssm.dt_b_c_rms", false)
 		},
-		Build:  func(b *Builder) { b.mambaModel((*Builder).Mamba) },
-		Needs:  "attention.layer_norm_rms_epsilon ssm.conv_kernel ssm.inner_size ssm.state_size ssm.time_step_rank",
-		Source: "src/models/mamba.cpp@v0.5.0",
+		Build:   func(b *Builder) { b.mambaModel((*Builder).Mamba) },
+		Tensors: (*wants).mamba,
+		Needs:   "attention.layer_norm_rms_epsilon ssm.conv_kernel ssm.inner_size ssm.state_size ssm.time_step_rank",
+		Source:  "src/models/mamba.cpp@v0.5.0",
 	},
 	&Arch{
 		Name: "mamba2", Rope: model.RopeNone, Recurrent: true, Scan: true,
-		Load:   func(k *Keys, h *model.HParams) { loadSSM(k, h, true) },
-		Build:  func(b *Builder) { b.mambaModel((*Builder).Mamba2) },
-		Needs:  "attention.layer_norm_rms_epsilon ssm.conv_kernel ssm.inner_size ssm.state_size ssm.time_step_rank ssm.group_count",
-		Source: "src/models/mamba2.cpp@v0.5.0",
+		Load:    func(k *Keys, h *model.HParams) { loadSSM(k, h, true) },
+		Build:   func(b *Builder) { b.mambaModel((*Builder).Mamba2) },
+		Tensors: (*wants).mamba2,
+		Needs:   "attention.layer_norm_rms_epsilon ssm.conv_kernel ssm.inner_size ssm.state_size ssm.time_step_rank ssm.group_count",
+		Source:  "src/models/mamba2.cpp@v0.5.0",
 	},
 	&Arch{
 		Name: "jamba", Rope: model.RopeNone, Hybrid: true, Scan: true,
 		Load: func(k *Keys, h *model.HParams) {
 			loadSSM(k, h, false)
+			needDoubled(k, h)
 			recurrentWithoutKV(h)
 		},
-		Build:  jamba,
-		Needs:  "attention.layer_norm_rms_epsilon ssm.conv_kernel ssm.inner_size ssm.state_size ssm.time_step_rank",
-		Source: "src/models/jamba.cpp@v0.5.0",
+		Build:   jamba,
+		Tensors: (*wants).jamba,
+		Needs:   "attention.layer_norm_rms_epsilon ssm.conv_kernel ssm.inner_size ssm.state_size ssm.time_step_rank",
+		Source:  "src/models/jamba.cpp@v0.5.0",
 	},
 	&Arch{
 		Name: "falcon-h1", Rope: model.RopeNeoX, Hybrid: true, Scan: true,
@@ -46,18 +51,28 @@ var _ = register(
 			every := func(int) bool { return true }
 			return HybridMemory(m, c, every, every)
 		},
-		Build:  falconH1,
-		Needs:  "attention.layer_norm_rms_epsilon ssm.conv_kernel ssm.inner_size ssm.state_size ssm.time_step_rank ssm.group_count",
-		Source: "src/models/falcon-h1.cpp@v0.5.0",
+		Build:   falconH1,
+		Tensors: (*wants).falconH1,
+		Needs:   "attention.layer_norm_rms_epsilon ssm.conv_kernel ssm.inner_size ssm.state_size ssm.time_step_rank ssm.group_count",
+		Source:  "src/models/falcon-h1.cpp@v0.5.0",
 	},
 	&Arch{
 		Name: "granitehybrid", Rope: model.RopeNorm, Hybrid: true, Scan: true,
-		Load:   loadGraniteHybrid,
-		Build:  graniteHybrid,
-		Needs:  "attention.layer_norm_rms_epsilon ssm.conv_kernel ssm.inner_size ssm.state_size ssm.time_step_rank ssm.group_count",
-		Source: "src/models/granite-hybrid.cpp@v0.5.0",
+		Load:    loadGraniteHybrid,
+		Build:   graniteHybrid,
+		Tensors: (*wants).graniteHybrid,
+		Needs:   "attention.layer_norm_rms_epsilon ssm.conv_kernel ssm.inner_size ssm.state_size ssm.time_step_rank ssm.group_count",
+		Source:  "src/models/granite-hybrid.cpp@v0.5.0",
 	},
 )
+
+// needDoubled rejects inner values that are not twice as many as the model is
+// wide.
+func needDoubled(k *Keys, h *model.HParams) {
+	if h.SSMDInner != 2*h.NEmbd {
+		k.fail("ssm.inner_size", "%d, llama.cpp wants twice a width of %d", h.SSMDInner, h.NEmbd)
+	}
+}
 
 // A recurrentLayer appends a recurrent layer.
 type recurrentLayer func(b *Builder, in *RSInput, cur *graph.Tensor, il int) *graph.Tensor
@@ -240,6 +255,7 @@ func loadGraniteHybrid(k *Keys, h *model.HParams) {
 	h.EmbeddingScale = k.Float("embedding_scale", 0)
 	h.NFFShexp = k.Int("expert_shared_feed_forward_length", 0)
 	loadSSM(k, h, true)
+	needDoubled(k, h)
 	recurrentWithoutKV(h)
 	rope := k.Bool("rope.scaling.finetuned", true)
 	for il := range h.Layers {
@@ -270,4 +286,121 @@ func graniteHybrid(b *Builder) {
 		cur = b.Scale(cur)
 	}
 	b.Logits(cur)
+}
+
+// mamba1 asks for a layer with a state for each channel.
+func (w *wants) mamba1(il int) {
+	inner, state, rank := w.SSMDInner, w.SSMDState, w.SSMDtRank
+	w.need(il, "ssm_in.weight", w.NEmbd, 2*inner)
+	w.need(il, "ssm_conv1d.weight", w.SSMDConv, inner)
+	w.need(il, "ssm_conv1d.bias", inner)
+	w.need(il, "ssm_x.weight", inner, rank+2*state)
+	w.need(il, "ssm_dt.weight", rank, inner)
+	w.need(il, "ssm_dt.bias", inner)
+	w.need(il, "ssm_a", state, inner)
+	w.need(il, "ssm_d", inner)
+	w.need(il, "ssm_out.weight", inner, w.NEmbd)
+}
+
+// mambaHeads asks for a Mamba-2 layer, of which bias flags the convolution's
+// bias and norm the norm.
+func (w *wants) mambaHeads(il, bias, norm int) {
+	inner, heads := w.SSMDInner, w.SSMDtRank
+	conv := inner + 2*w.SSMNGroup*w.SSMDState
+	w.need(il, "ssm_in.weight", w.NEmbd, inner+conv+heads)
+	w.need(il, "ssm_conv1d.weight", w.SSMDConv, conv)
+	w.tensor(bias, il, "ssm_conv1d.bias", conv)
+	w.need(il, "ssm_dt.bias", heads)
+	w.need(il, "ssm_a", 1, heads)
+	w.need(il, "ssm_d", 1, heads)
+	w.tensor(norm, il, "ssm_norm.weight", quotient(inner, w.SSMNGroup), w.SSMNGroup)
+	w.need(il, "ssm_out.weight", inner, w.NEmbd)
+}
+
+func (w *wants) mamba() {
+	w.ends()
+	for il := range w.NLayer() {
+		w.need(il, "attn_norm.weight", w.NEmbd)
+		w.mamba1(il)
+	}
+}
+
+func (w *wants) mamba2() {
+	w.ends()
+	for il := range w.NLayer() {
+		w.need(il, "attn_norm.weight", w.NEmbd)
+		w.mambaHeads(il, 0, 0)
+	}
+}
+
+func (w *wants) jamba() {
+	w.ends()
+	for il := range w.NLayer() {
+		w.need(il, "attn_norm.weight", w.NEmbd)
+		if w.NHeadKV(il) == 0 {
+			w.mamba1(il)
+			w.need(il, "ssm_dt_norm.weight", w.SSMDtRank)
+			w.need(il, "ssm_b_norm.weight", w.SSMDState)
+			w.need(il, "ssm_c_norm.weight", w.SSMDState)
+		} else {
+			w.qkv(0, il, w.NEmbd, w.NEmbd, w.NEmbdVGQA(il), w.NEmbdVGQA(il))
+			w.need(il, "attn_output.weight", w.NEmbd, w.NEmbd)
+		}
+		w.need(il, "ffn_norm.weight", w.NEmbd)
+		if w.may(il, "ffn_gate_inp.weight", w.NEmbd, w.NExpert) {
+			w.experts(0, il, w.NFF(0))
+		} else {
+			w.ffn(0, il, "", w.NFF(0))
+		}
+	}
+}
+
+func (w *wants) falconH1() {
+	w.ends()
+	w.may(-1, "rope_freqs.weight", w.NRot(0)/2)
+	q := w.qWidth()
+	for il := range w.NLayer() {
+		w.need(il, "attn_norm.weight", w.NEmbd)
+		w.mambaHeads(il, optional, optional)
+		w.qkv(0, il, w.NEmbd, q, w.NEmbdKGQA(0), w.NEmbdVGQA(0))
+		w.need(il, "attn_output.weight", q, w.NEmbd)
+		w.may(il, "attn_output.bias", w.NEmbd)
+		w.need(il, "ffn_norm", w.NEmbd)
+		w.ffn(0, il, "", w.NFF(0))
+		w.ffnBiases(il, w.NFF(0))
+	}
+}
+
+func (w *wants) graniteHybrid() {
+	w.ends()
+	w.may(-1, "rope_freqs.weight", w.NRot(0)/2)
+	for il := range w.NLayer() {
+		w.need(il, "attn_norm.weight", w.NEmbd)
+		if w.IsRecr(il) {
+			w.mambaHeads(il, optional, 0)
+		} else {
+			q := w.NEmbdHeadK(0) * w.NHead(il)
+			w.qkv(0, il, w.NEmbd, q, w.NEmbdKGQA(il), w.NEmbdVGQA(il))
+			w.need(il, "attn_output.weight", q, w.NEmbd)
+			w.may(il, "attn_output.bias", w.NEmbd)
+		}
+		w.need(il, "ffn_norm.weight", w.NEmbd)
+		if w.NExpert == 0 {
+			w.ffn(0, il, "", w.NFF(0))
+			w.ffnBiases(il, w.NFF(0))
+			continue
+		}
+		w.ungatedExps(il)
+		if w.NFFShexp > 0 {
+			w.ffn(0, il, "_shexp", w.NFFShexp)
+		}
+	}
+}
+
+// ungatedExps asks for experts of the dense width, which may have no gate.
+func (w *wants) ungatedExps(il int) {
+	w.need(il, "ffn_gate_inp.weight", w.NEmbd, w.NExpert)
+	w.may(il, "ffn_gate_exps.weight", w.NEmbd, w.NFF(0), w.NExpert)
+	w.need(il, "ffn_down_exps.weight", w.NFF(0), w.NEmbd, w.NExpert)
+	w.need(il, "ffn_up_exps.weight", w.NEmbd, w.NFF(0), w.NExpert)
 }

@@ -10,11 +10,12 @@ import (
 // layer.
 var _ = register(&Arch{
 	Name: "minimax-01", OneSeq: true, Rope: model.RopeNeoX, Hybrid: true, Budget: deltaBudget,
-	Load:   loadMiniMax01,
-	Memory: deltaMemory,
-	Build:  miniMax01,
-	Needs:  "attention.layer_norm_rms_epsilon residual_scale",
-	Source: "src/models/minimax-01.cpp@v0.5.0",
+	Load:    loadMiniMax01,
+	Memory:  deltaMemory,
+	Build:   miniMax01,
+	Tensors: (*wants).miniMax01,
+	Needs:   "attention.layer_norm_rms_epsilon residual_scale",
+	Source:  "src/models/minimax-01.cpp@v0.5.0",
 })
 
 func loadMiniMax01(k *Keys, h *model.HParams) {
@@ -106,4 +107,22 @@ func (b *Builder) lightning(in *RSInput, la lightningInput, cur *graph.Tensor, i
 	gate := b.Sigmoid(b.MM(b.W(il, "attn_gate.weight"), cur, nil))
 	cur = b.MM(b.W(il, "attn_output.weight"), b.Mul(gate, out), nil)
 	return b.Reshape2D(cur, cur.Ne[0], tokens*seqs)
+}
+
+func (w *wants) miniMax01() {
+	w.ends()
+	q := w.qWidth()
+	for il := range w.NLayer() {
+		w.need(il, "attn_norm.weight", w.NEmbd)
+		if w.IsRecr(il) {
+			w.need(il, "attn_norm_2.weight", q)
+			w.need(il, "attn_qkv.weight", w.NEmbd, 3*q)
+			w.need(il, "attn_gate.weight", w.NEmbd, q)
+		} else {
+			w.qkv(0, il, w.NEmbd, q, w.NEmbdKGQA(0), w.NEmbdVGQA(0))
+		}
+		w.need(il, "attn_output.weight", q, w.NEmbd)
+		w.need(il, "ffn_norm.weight", w.NEmbd)
+		w.ungatedExps(il)
+	}
 }

@@ -11,8 +11,9 @@ import (
 var _ = register(&Arch{
 	Name: "minimax-m3", Rope: model.RopeNeoX, Budget: deltaBudget,
 	Load: loadMiniMaxM3, Memory: MSAMemory, Build: miniMaxM3,
-	Needs:  "attention.layer_norm_rms_epsilon expert_feed_forward_length expert_shared_count expert_gating_func attention.indexer.head_count attention.indexer.key_length attention.indexer.top_k attention.indexer.block_size attention.indexer.local_blocks",
-	Source: "src/models/minimax-m3.cpp@v0.5.0",
+	Tensors: (*wants).miniMaxM3,
+	Needs:   "attention.layer_norm_rms_epsilon expert_feed_forward_length expert_shared_count expert_gating_func attention.indexer.head_count attention.indexer.key_length attention.indexer.top_k attention.indexer.block_size attention.indexer.local_blocks",
+	Source:  "src/models/minimax-m3.cpp@v0.5.0",
 })
 
 func loadMiniMaxM3(k *Keys, h *model.HParams) {
@@ -242,4 +243,21 @@ func (b *Builder) attendGroups(q, k, v, mask *graph.Tensor, groups int64) *graph
 		out = b.Cont(out)
 	}
 	return b.Reshape2D(out, d*heads, n)
+}
+
+func (w *wants) miniMaxM3() {
+	w.output(0, w.nVocab)
+	q := w.qWidth()
+	for il := range w.NLayer() {
+		w.attention(0, il, q, w.NEmbdVGQA(0), w.NEmbdVGQA(0))
+		w.headNorms(0, il)
+		w.need(il, "ffn_norm.weight", w.NEmbd)
+		w.deepseekFFN(0, 0, il, false)
+		if il >= w.NLayerDenseLead {
+			w.need(il, "indexer.q_proj.weight", w.NEmbd, w.IndexerNHead*w.IndexerHeadSize)
+			w.need(il, "indexer.k_proj.weight", w.NEmbd, w.IndexerHeadSize)
+			w.need(il, "indexer.q_norm.weight", w.IndexerHeadSize)
+			w.need(il, "indexer.k_norm.weight", w.IndexerHeadSize)
+		}
+	}
 }
