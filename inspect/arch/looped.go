@@ -8,8 +8,8 @@ import (
 // Architectures that run the same blocks several times: each pass has a cache
 // of its own, the weights are stored once.
 var _ = register(
-	&Arch{Name: "nanbeige", Rope: model.RopeNorm, Load: loadLoops, Build: nanbeige, Needs: "attention.layer_norm_rms_epsilon", Source: "src/models/nanbeige.cpp@v0.5.0"},
-	&Arch{Name: "hrm_text", Rope: model.RopeNeoX, Load: loadHRM, Build: hrm, Needs: "attention.layer_norm_rms_epsilon hrm.layers_per_stack hrm.h_cycles hrm.l_cycles", Source: "src/models/hrm-text.cpp@v0.5.0"},
+	&Arch{Name: "nanbeige", Rope: model.RopeNorm, Load: loadLoops, Build: nanbeige, Tensors: (*wants).nanbeige, Needs: "attention.layer_norm_rms_epsilon", Source: "src/models/nanbeige.cpp@v0.5.0"},
+	&Arch{Name: "hrm_text", Rope: model.RopeNeoX, Load: loadHRM, Build: hrm, Tensors: (*wants).hrm, Needs: "attention.layer_norm_rms_epsilon hrm.layers_per_stack hrm.h_cycles hrm.l_cycles", Source: "src/models/hrm-text.cpp@v0.5.0"},
 )
 
 // loadLoops turns block_count stored blocks into as many layers as are run.
@@ -109,4 +109,29 @@ func (b *Builder) hrmStack(cur, pos *graph.Tensor, attn attend, first int) *grap
 		b.Name(cur, "l_out", il)
 	}
 	return b.RMSNorm(cur)
+}
+
+func (w *wants) nanbeige() {
+	w.ends()
+	w.may(-1, "rope_freqs.weight", w.NRot(0)/2)
+	q := w.qWidth()
+	for il := range w.NHRMLayersPerStack {
+		w.attention(0, il, q, w.NEmbdKGQA(0), w.NEmbdVGQA(0))
+		w.need(il, "ffn_norm.weight", w.NEmbd)
+		w.ffn(0, il, "", w.NFF(0))
+	}
+}
+
+// hrm has two stacks and no norms with weights.
+func (w *wants) hrm() {
+	w.need(-1, "token_embd.weight", w.NEmbd, w.nVocab)
+	w.may(-1, "output.weight", w.NEmbd, w.nVocab)
+	w.need(-1, "hrm.z_l_init", w.NEmbd)
+	q := w.qWidth()
+	for il := range 2 * w.NHRMLayersPerStack {
+		w.qkv(0, il, w.NEmbd, q, w.NEmbdKGQA(0), w.NEmbdVGQA(0))
+		w.need(il, "attn_gate.weight", w.NEmbd, q)
+		w.need(il, "attn_output.weight", q, w.NEmbd)
+		w.ffn(0, il, "", w.NFF(0))
+	}
 }
