@@ -10,26 +10,30 @@ var _ = register(
 	&Arch{
 		Name: "rwkv6", Rope: model.RopeNone, Recurrent: true,
 		Load: loadRWKV(2), Build: func(b *Builder) { b.rwkv((*Builder).timeMix6, (*Builder).channelMix6) },
-		Needs:  "time_mix_extra_dim time_decay_extra_dim wkv.head_size",
-		Source: "src/models/rwkv6.cpp@v0.5.0",
+		Tensors: (*wants).rwkv6,
+		Needs:   "time_mix_extra_dim time_decay_extra_dim wkv.head_size",
+		Source:  "src/models/rwkv6.cpp@v0.5.0",
 	},
 	&Arch{
 		Name: "rwkv7", Rope: model.RopeNone, Recurrent: true,
 		Load: loadRWKV(2), Build: func(b *Builder) { b.rwkv(b.timeMix7(), (*Builder).channelMix7) },
-		Needs:  "wkv.head_size attention.decay_lora_rank attention.iclr_lora_rank attention.value_residual_mix_lora_rank",
-		Source: "src/models/rwkv7.cpp@v0.5.0",
+		Tensors: (*wants).rwkv7,
+		Needs:   "wkv.head_size attention.decay_lora_rank attention.iclr_lora_rank attention.value_residual_mix_lora_rank",
+		Source:  "src/models/rwkv7.cpp@v0.5.0",
 	},
 	&Arch{
 		Name: "rwkv6qwen2", Rope: model.RopeNone, Recurrent: true,
 		Load: loadRWKV(1), Build: func(b *Builder) { b.rwkvQwen((*Builder).timeMix6) },
-		Needs:  "time_mix_extra_dim time_decay_extra_dim wkv.head_size",
-		Source: "src/models/rwkv6qwen2.cpp@v0.5.0",
+		Tensors: (*wants).rwkv6Qwen2,
+		Needs:   "time_mix_extra_dim time_decay_extra_dim wkv.head_size",
+		Source:  "src/models/rwkv6qwen2.cpp@v0.5.0",
 	},
 	&Arch{
 		Name: "arwkv7", Rope: model.RopeNone, Recurrent: true,
 		Load: loadRWKV(1), Build: func(b *Builder) { b.rwkvQwen(b.timeMix7()) },
-		Needs:  "wkv.head_size attention.decay_lora_rank attention.iclr_lora_rank attention.value_residual_mix_lora_rank",
-		Source: "src/models/arwkv7.cpp@v0.5.0",
+		Tensors: (*wants).arwkv7,
+		Needs:   "wkv.head_size attention.decay_lora_rank attention.iclr_lora_rank attention.value_residual_mix_lora_rank",
+		Source:  "src/models/arwkv7.cpp@v0.5.0",
 	},
 )
 
@@ -299,5 +303,139 @@ func (b *Builder) timeMix7() timeMix {
 			cur = b.Mul(cur, lora("g", b.Sigmoid, mixed(5)))
 		}
 		return b.perSeq(b.MM(w("output"), cur, nil))
+	}
+}
+
+// normed asks for a norm of n values with a bias.
+func (w *wants) normed(flags, il int, name string, n int) {
+	w.tensor(flags, il, name+".weight", n)
+	w.tensor(flags, il, name+".bias", n)
+}
+
+// rwkvEnds asks for what RWKV has outside its blocks.
+func (w *wants) rwkvEnds() {
+	w.output(0, w.nVocab)
+	w.normed(0, -1, "token_embd_norm", w.NEmbd)
+	w.need(-1, "output_norm.bias", w.NEmbd)
+}
+
+// timeMix6 asks for RWKV 6's time mixing, with keys and values of kv values.
+func (w *wants) timeMix6(il, kv int) {
+	mix, decay := w.Int("time_mix_extra_dim", 0), w.Int("time_decay_extra_dim", 0)
+	w.need(il, "time_mix_w1.weight", w.NEmbd, 5*mix)
+	w.need(il, "time_mix_w2.weight", mix, w.NEmbd, 5)
+	w.need(il, "time_mix_lerp_x.weight", w.NEmbd)
+	w.need(il, "time_mix_decay.weight", w.NEmbd)
+	w.need(il, "time_mix_decay_w1.weight", w.NEmbd, decay)
+	w.need(il, "time_mix_decay_w2.weight", decay, w.NEmbd)
+	w.need(il, "time_mix_key.weight", w.NEmbd, kv)
+	w.need(il, "time_mix_value.weight", w.NEmbd, kv)
+	w.need(il, "time_mix_receptance.weight", w.NEmbd, w.NEmbd)
+	w.need(il, "time_mix_gate.weight", w.NEmbd, w.NEmbd)
+	w.need(il, "time_mix_output.weight", w.NEmbd, w.NEmbd)
+}
+
+// timeMix7 asks for RWKV 7's time mixing, with so many lerps in one tensor.
+func (w *wants) timeMix7(il, gate, lerps int) {
+	iclr := w.Int("attention.iclr_lora_rank", 0)
+	values := iclr // of a first layer, which has no values to mix in
+	if il > 0 {
+		values = w.Int("attention.value_residual_mix_lora_rank", 0)
+	}
+	lora := func(flags int, name string, rank int) {
+		w.tensor(flags, il, name+"1.weight", w.NEmbd, rank)
+		w.tensor(flags, il, name+"2.weight", rank, w.NEmbd)
+	}
+	lora(0, "time_mix_w", w.Int("attention.decay_lora_rank", 0))
+	lora(0, "time_mix_a", iclr)
+	lora(0, "time_mix_v", values)
+	lora(gate, "time_mix_g", w.Int("attention.gate_lora_rank", 0))
+	for _, name := range []string{"w0", "a0", "v0", "k_k", "k_a", "r_k"} {
+		w.need(il, "time_mix_"+name+".weight", w.NEmbd)
+	}
+	w.need(il, "time_mix_lerp_fused.weight", w.NEmbd, 1, 1, lerps)
+	for _, name := range []string{"key", "value", "receptance", "output"} {
+		w.need(il, "time_mix_"+name+".weight", w.NEmbd, w.NEmbd)
+	}
+}
+
+// channelMix asks for RWKV's feed-forward block.
+func (w *wants) channelMix(il int) {
+	w.need(il, "channel_mix_lerp_k.weight", w.NEmbd)
+	w.need(il, "channel_mix_key.weight", w.NEmbd, w.NFF(0))
+	w.need(il, "channel_mix_value.weight", w.NFF(0), w.NEmbd)
+}
+
+// first asks for the bonus of the present token, head by head.
+func (w *wants) first(flags, il int) {
+	w.tensor(flags, il, "time_mix_first.weight", w.WKVHeadSize, quotient(w.NEmbd, w.WKVHeadSize))
+}
+
+func (w *wants) rwkv6() {
+	w.rwkvEnds()
+	for il := range w.NLayer() {
+		w.normed(0, il, "attn_norm", w.NEmbd)
+		w.normed(0, il, "attn_norm_2", w.NEmbd)
+		w.timeMix6(il, w.NEmbd)
+		w.first(0, il)
+		w.normed(0, il, "time_mix_ln", w.NEmbd)
+		apart := 0 // the lerps, which may be in one
+		if w.may(il, "time_mix_lerp_fused.weight", w.NEmbd, 1, 1, 5) {
+			apart = optional
+		}
+		w.tensor(apart, il, "time_mix_lerp_w.weight", w.NEmbd)
+		for _, name := range []string{"k", "v", "r", "g"} {
+			w.may(il, "time_mix_lerp_"+name+".weight", w.NEmbd)
+		}
+		w.channelMix(il)
+		w.need(il, "channel_mix_lerp_r.weight", w.NEmbd)
+		w.need(il, "channel_mix_receptance.weight", w.NEmbd, w.NEmbd)
+	}
+}
+
+func (w *wants) rwkv7() {
+	w.rwkvEnds()
+	for il := range w.NLayer() {
+		w.normed(0, il, "attn_norm", w.NEmbd)
+		w.normed(0, il, "attn_norm_2", w.NEmbd)
+		w.timeMix7(il, 0, 6)
+		w.normed(0, il, "time_mix_ln", w.NEmbd)
+		w.channelMix(il)
+	}
+}
+
+func (w *wants) rwkv6Qwen2() {
+	w.output(0, w.nVocab)
+	w.may(-1, "output_norm.bias", w.NEmbd)
+	kv := w.NEmbd
+	if n := w.NHeadKV(0); n != 0 && quotient(w.NEmbd, w.WKVHeadSize) != n {
+		kv = n * w.WKVHeadSize
+	}
+	for il := range w.NLayer() {
+		w.need(il, "attn_norm.weight", w.NEmbd)
+		w.timeMix6(il, kv)
+		w.first(optional, il)
+		w.need(il, "time_mix_lerp_fused.weight", w.NEmbd, 1, 1, 5)
+		w.may(il, "time_mix_key.bias", kv)
+		w.may(il, "time_mix_value.bias", kv)
+		w.may(il, "time_mix_receptance.bias", w.NEmbd)
+		w.need(il, "ffn_norm.weight", w.NEmbd)
+		w.ffn(0, il, "", w.NFF(0))
+	}
+}
+
+// arwkv7 can do without gates, and without a lerp for them.
+func (w *wants) arwkv7() {
+	w.output(0, w.nVocab)
+	for il := range w.NLayer() {
+		w.need(il, "attn_norm.weight", w.NEmbd)
+		lerps := 6
+		if w.dim(il, "time_mix_lerp_fused.weight", 3, 0) == 5 {
+			lerps = 5
+		}
+		w.timeMix7(il, optional, lerps)
+		w.normed(optional, il, "time_mix_ln", w.NEmbd)
+		w.need(il, "ffn_norm.weight", w.NEmbd)
+		w.ffn(0, il, "", w.NFF(0))
 	}
 }

@@ -9,8 +9,8 @@ import (
 )
 
 var _ = register(
-	&Arch{Name: "t5", Rope: model.RopeNone, Encoder: true, Load: loadT5, Build: t5, Needs: "attention.layer_norm_rms_epsilon attention.relative_buckets_count", Source: "src/models/t5.cpp@v0.5.0"},
-	&Arch{Name: "t5encoder", Rope: model.RopeNone, Encoder: true, Load: loadT5, Build: t5Encoder, Needs: "attention.layer_norm_rms_epsilon attention.relative_buckets_count", Source: "src/models/t5encoder.cpp@v0.5.0"},
+	&Arch{Name: "t5", Rope: model.RopeNone, Encoder: true, Load: loadT5, Build: t5, Tensors: (*wants).t5, Needs: "attention.layer_norm_rms_epsilon attention.relative_buckets_count", Source: "src/models/t5.cpp@v0.5.0"},
+	&Arch{Name: "t5encoder", Rope: model.RopeNone, Encoder: true, Load: loadT5, Build: t5Encoder, Tensors: (*wants).t5Encoder, Needs: "attention.layer_norm_rms_epsilon attention.relative_buckets_count", Source: "src/models/t5encoder.cpp@v0.5.0"},
 )
 
 func loadT5(k *Keys, h *model.HParams) {
@@ -121,4 +121,42 @@ func t5(b *Builder) {
 	cur := b.Norm(inpL, b.T("dec.output_norm.weight"), nil, NormRMS, -1)
 	b.Embd(cur)
 	b.Logits(b.MM(b.OutputW(), cur, b.T("output.scale")))
+}
+
+// t5Half asks for one half of n blocks.
+func (w *wants) t5Half(half string, n int) {
+	w.need(-1, half+".output_norm.weight", w.NEmbd)
+	for il := range n {
+		at := fmt.Sprintf("%s.blk.%d.", half, il)
+		w.t5Attn(at + "attn")
+		if half == "dec" {
+			w.t5Attn(at + "cross_attn")
+		}
+		w.need(-1, at+"ffn_norm.weight", w.NEmbd)
+		w.may(-1, at+"ffn_gate.weight", w.NEmbd, w.NFF(0))
+		w.need(-1, at+"ffn_down.weight", w.NFF(0), w.NEmbd)
+		w.need(-1, at+"ffn_up.weight", w.NEmbd, w.NFF(0))
+	}
+}
+
+// t5Attn asks for attention, whose tensors' names start with at.
+func (w *wants) t5Attn(at string) {
+	k, v := w.NEmbdKGQA(0), w.NEmbdVGQA(0)
+	w.need(-1, at+"_norm.weight", w.NEmbd)
+	w.may(-1, at+"_rel_b.weight", w.NHead(0), w.NRelAttnBkts)
+	w.need(-1, at+"_q.weight", w.NEmbd, k)
+	w.need(-1, at+"_k.weight", w.NEmbd, k)
+	w.need(-1, at+"_v.weight", w.NEmbd, v)
+	w.need(-1, at+"_o.weight", v, w.NEmbd)
+}
+
+func (w *wants) t5() {
+	w.t5Encoder()
+	w.t5Half("dec", w.DecNLayer)
+}
+
+func (w *wants) t5Encoder() {
+	w.need(-1, "token_embd.weight", w.NEmbd, w.nVocab)
+	w.may(-1, "output.weight", w.NEmbd, w.nVocab)
+	w.t5Half("enc", w.NLayer())
 }

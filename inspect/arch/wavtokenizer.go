@@ -9,8 +9,9 @@ import (
 
 var _ = register(&Arch{
 	Name: "wavtokenizer-dec", Rope: model.RopeNone, NoMemory: true, Tie: TieNone, Load: loadWavTokenizer, Build: wavTokenizer,
-	Needs:  "attention.layer_norm_epsilon attention.group_norm_epsilon attention.group_norm_groups features_length posnet.embedding_length posnet.block_count convnext.embedding_length convnext.block_count",
-	Source: "src/models/wavtokenizer-dec.cpp@v0.5.0",
+	Tensors: (*wants).wavTokenizer,
+	Needs:   "attention.layer_norm_epsilon attention.group_norm_epsilon attention.group_norm_groups features_length posnet.embedding_length posnet.block_count convnext.embedding_length convnext.block_count",
+	Source:  "src/models/wavtokenizer-dec.cpp@v0.5.0",
 })
 
 func loadWavTokenizer(k *Keys, h *model.HParams) {
@@ -22,6 +23,9 @@ func loadWavTokenizer(k *Keys, h *model.HParams) {
 	h.ConvnextNEmbd, h.ConvnextNLayer = k.Need("convnext.embedding_length"), k.Need("convnext.block_count")
 	if h.PosnetNLayer > 6 || h.PosnetNLayer > h.NLayerAll {
 		k.fail("posnet.block_count", "%d, llama.cpp has 6 in a model of as many layers", h.PosnetNLayer)
+	}
+	if h.PosnetNEmbd != h.ConvnextNEmbd {
+		k.fail("convnext.embedding_length", "%d, llama.cpp wants as many as posnet.embedding_length, %d", h.ConvnextNEmbd, h.PosnetNEmbd)
 	}
 	if h.ConvnextNLayer > h.NLayerAll {
 		k.fail("convnext.block_count", "%d of %d layers", h.ConvnextNLayer, h.NLayerAll)
@@ -80,4 +84,45 @@ func wavTokenizer(b *Builder) {
 	cur = b.Add(b.MM(b.OutputW(), cur, b.T("output.scale")), b.T("output.bias"))
 	b.Embd(cur)
 	b.Expand(cur)
+}
+
+func (w *wants) wavTokenizer() {
+	n, pos, next := w.NEmbd, w.PosnetNEmbd, w.ConvnextNEmbd
+	conv := func(name string, width int, shape ...int) {
+		w.need(-1, name+".weight", shape...)
+		w.need(-1, name+".bias", 1, width)
+	}
+	w.need(-1, "token_embd.weight", n, w.nVocab)
+	conv("conv1d", pos, 7, n, pos)
+	for il := range w.PosnetNLayer {
+		at := fmt.Sprintf("posnet.%d.", il)
+		switch il {
+		case 2:
+			conv(at+"attn_norm", pos, 1, pos)
+			for _, name := range []string{"attn_q", "attn_k", "attn_v", "attn_output"} {
+				conv(at+name, pos, 1, pos, pos)
+			}
+		case 5:
+			conv(at+"attn_norm", pos, 1, pos)
+		default:
+			conv(at+"norm1", pos, 1, pos)
+			conv(at+"conv1", pos, 3, pos, pos)
+			conv(at+"norm2", pos, 1, pos)
+			conv(at+"conv2", pos, 3, pos, pos)
+		}
+	}
+	w.normed(0, -1, "token_embd_norm", pos)
+	for il := range w.ConvnextNLayer {
+		at := fmt.Sprintf("convnext.%d.", il)
+		conv(at+"dw", next, 7, 1, next)
+		w.normed(0, -1, at+"norm", next)
+		w.need(-1, at+"pw1.weight", next, w.NFF(0))
+		w.need(-1, at+"pw1.bias", w.NFF(0))
+		w.need(-1, at+"pw2.weight", w.NFF(0), next)
+		w.need(-1, at+"pw2.bias", next)
+		w.need(-1, at+"gamma.weight", next)
+	}
+	w.normed(0, -1, "output_norm", next)
+	w.need(-1, "output.weight", next, w.NEmbdOut())
+	w.need(-1, "output.bias", w.NEmbdOut())
 }
