@@ -230,7 +230,7 @@ func (b *Builder) step35Layer(inpL, pos *graph.Tensor, attn attend, il int) *gra
 	}
 	cur = b.MM(b.W(il, "attn_output.weight"), cur, b.W(il, "attn_output.scale"))
 	ffnInp := b.Add(cur, inpL)
-	cur = sharedExperts(routing{})(b, b.LayerNorm(ffnInp, "ffn_norm", NormRMS, il), il)
+	cur = sharedExperts(routing{shared: true})(b, b.LayerNorm(ffnInp, "ffn_norm", NormRMS, il), il)
 	return b.Add(cur, ffnInp)
 }
 

@@ -234,7 +234,7 @@ func kimiLinear(b *Builder) {
 		}
 		return attn(b.kimiAttn(cur, il).withOut(b, il), il)
 	}
-	ffn := sharedExperts(routing{normW: true})
+	ffn := sharedExperts(routing{normW: true, shared: true})
 	cur := b.trunk(inpL, outIDs, mix, func(cur *graph.Tensor, il int) *graph.Tensor { return ffn(b, cur, il) }, nil)
 	b.Logits(b.MulMat(b.OutputW(), b.LayerNormOut(cur, NormRMS)))
 }

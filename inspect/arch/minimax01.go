@@ -117,7 +117,7 @@ func (w *wants) miniMax01() {
 		if w.IsRecr(il) {
 			w.need(il, "attn_norm_2.weight", q)
 			w.need(il, "attn_qkv.weight", w.NEmbd, 3*q)
-			w.need(il, "attn_gate.weight", w.NEmbd, q)
+			w.tensor(unscaled, il, "attn_gate.weight", w.NEmbd, q)
 		} else {
 			w.qkv(0, il, w.NEmbd, q, w.NEmbdKGQA(0), w.NEmbdVGQA(0))
 		}

@@ -73,6 +73,7 @@ const (
 	optional = 1 << iota // TENSOR_NOT_REQUIRED
 	skipped              // TENSOR_SKIP: it counts, but is not loaded
 	reshaped             // TENSOR_ALLOW_RESHAPE
+	unscaled             // its scales are not asked for, though others of its name have them
 )
 
 // wants collects what a loader asks for. Counts are those of LLAMA_LOAD_LOCALS.
@@ -110,7 +111,7 @@ func (w *wants) tensor(flags, il int, name string, ne ...int) bool {
 	if i < 0 || flags&skipped != 0 {
 		return false
 	}
-	if base, ok := strings.CutSuffix(name, ".weight"); ok {
+	if base, ok := strings.CutSuffix(name, ".weight"); ok && flags&unscaled == 0 {
 		w.loaded = append(w.loaded, loadedWeight{il, base})
 	}
 	return true
