@@ -21,6 +21,9 @@ var _ = register(&Arch{
 // matrix, each of which is several operators.
 const maxSinkhorn = 256
 
+// v4Streams are DeepSeek-V4's residual streams.
+const v4Streams = 4
+
 func loadDeepseek4(k *Keys, h *model.HParams) {
 	if h.NLayerNext > 0 && k.index.Layer(h.NLayer(), "nextn.eh_proj.weight") < 0 {
 		h.NLayerNext = 0
@@ -29,10 +32,7 @@ func loadDeepseek4(k *Keys, h *model.HParams) {
 	loadIndexer(k, h)
 	h.DSV4HashLayerCount = k.Need("hash_layer_count")
 	h.NEmbdOutImpl = h.DSV4HCMult * h.NEmbd
-	if n := k.arrayLen(k.arch + ".attention.compress_ratios"); n == 0 || n > MaxLayers {
-		k.fail("attention.compress_ratios", "missing, or not at most %d values", MaxLayers)
-	}
-	for il, r := range k.PerLayer("attention.compress_ratios", h.NLayerAll, 0) {
+	for il, r := range k.compressRatios(h.NLayerAll) {
 		if r != 0 && r != ratioCSA && r != ratioHCA {
 			k.fail("attention.compress_ratios", "%d in layer %d, llama.cpp knows 0, %d and %d", r, il, ratioCSA, ratioHCA)
 		}
@@ -59,14 +59,19 @@ func loadV4Layers(k *Keys, h *model.HParams) {
 		}
 	}
 	h.DSV4OGroupCount = k.Need("attention.output_group_count")
-	if h.DSV4OGroupCount < 1 {
-		k.fail("attention.output_group_count", "%d, want at least 1", h.DSV4OGroupCount)
+	if n := h.DSV4OGroupCount; n < 1 || h.NHead(0)%n != 0 {
+		k.fail("attention.output_group_count", "%d, do not divide %d heads", n, h.NHead(0))
+	}
+	if h.NEmbdHeadK(0) != h.NEmbdHeadV(0) {
+		k.fail("attention.value_length", "%d, llama.cpp wants the keys' %d", h.NEmbdHeadV(0), h.NEmbdHeadK(0))
 	}
 	h.DSV4OLoraRank = k.Need("attention.output_lora_rank")
-	h.DSV4HCMult = k.streams()
+	if h.DSV4HCMult = k.streams(); h.DSV4HCMult != v4Streams {
+		k.fail("hyper_connection.count", "%d, llama.cpp wants %d", h.DSV4HCMult, v4Streams)
+	}
 	h.DSV4HCSinkhornIters = k.Need("hyper_connection.sinkhorn_iterations")
-	if h.DSV4HCSinkhornIters > maxSinkhorn {
-		k.fail("hyper_connection.sinkhorn_iterations", "%d, want at most %d", h.DSV4HCSinkhornIters, maxSinkhorn)
+	if n := h.DSV4HCSinkhornIters; n < 1 || n > maxSinkhorn {
+		k.fail("hyper_connection.sinkhorn_iterations", "%d, want 1 to %d", n, maxSinkhorn)
 	}
 	if h.ExpertGating != model.GatingSqrtSoftplus {
 		k.fail("expert_gating_func", "%d, want %d", h.ExpertGating, model.GatingSqrtSoftplus)

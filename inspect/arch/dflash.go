@@ -38,6 +38,7 @@ func loadDflash(k *Keys, h *model.HParams) {
 	copy(h.RopeSections[:], sections)
 	if h.DSV4HCMult = k.Int("hyper_connection.count", 0); h.DSV4HCMult > 0 {
 		h.RopeType = model.RopeNorm
+		k.must("expert_feed_forward_length expert_shared_count expert_weights_scale expert_weights_norm expert_gating_func swiglu_clamp_exp hyper_connection.epsilon")
 		loadV4Layers(k, h)
 		if h.NSWA < 1 {
 			k.fail("attention.sliding_window", "%d, want at least 1", h.NSWA)

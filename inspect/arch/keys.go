@@ -3,6 +3,7 @@ package arch
 import (
 	"fmt"
 	"math"
+	"strings"
 
 	"weigh/inspect/model"
 )
@@ -47,10 +48,18 @@ func (k *Keys) Int(key string, def int) int {
 	return n
 }
 
+// must rejects a model without one of the keys, which are apart by spaces.
+func (k *Keys) must(keys string) {
+	for _, key := range strings.Fields(keys) {
+		if !k.Has(key) {
+			k.fail(key, "missing: llama.cpp refuses to load this architecture without it")
+		}
+	}
+}
+
 // Need is Int for a key that must be there.
 func (k *Keys) Need(key string) int {
-	if !k.Has(key) {
-		k.fail(key, "missing: llama.cpp refuses to load this architecture without it")
+	if k.must(key); !k.Has(key) {
 		return 0
 	}
 	n := k.Int(key, 0)
@@ -138,6 +147,18 @@ func (k *Keys) PerLayer(key string, n, def int) []int {
 	return out
 }
 
+// compressRatios returns a ratio for each layer, of an array that may be longer.
+func (k *Keys) compressRatios(n int) []int {
+	const key = "attention.compress_ratios"
+	out, vals := make([]int, n), k.Ints(key)
+	if len(vals) < n || len(vals) > MaxLayers || k.arrayLen(k.arch+"."+key) == 0 {
+		k.fail(key, "%d values for %d layers", len(vals), n)
+		return out
+	}
+	copy(out, vals)
+	return out
+}
+
 // Ints returns the values of an array of counts or flags, nil when absent.
 func (k *Keys) Ints(key string) []int {
 	v, ok := k.get(key)
@@ -151,7 +172,8 @@ func (k *Keys) Ints(key string) []int {
 	return vals
 }
 
-// Floats returns n values of an array or of a single number; nil when absent.
+// Floats returns n values, of an array of as many or of a single number; nil when
+// absent.
 func (k *Keys) Floats(key string, n int) []float32 {
 	v, ok := k.get(key)
 	if !ok {
@@ -164,7 +186,7 @@ func (k *Keys) Floats(key string, n int) []float32 {
 			out[i] = float32(v)
 		}
 	case []float64:
-		if len(v) < n {
+		if len(v) != n {
 			k.fail(key, "%d values for %d layers", len(v), n)
 			return nil
 		}

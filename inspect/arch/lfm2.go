@@ -42,7 +42,7 @@ func loadLFM2MoE(k *Keys, h *model.HParams) {
 	recurrentWithoutKV(h)
 	loadExpertFF(k, h)
 	h.NLayerDenseLead = k.Int("leading_dense_block_count", 0)
-	h.ExpertGating = model.ExpertGating(k.Need("expert_gating_func"))
+	h.ExpertGating = model.ExpertGating(min(k.Need("expert_gating_func"), 255))
 	needEqualKV(k, h)
 }
 
