@@ -86,8 +86,17 @@ func TestLlamacppTensors(t *testing.T) {
 	}
 	defer o.Close()
 	path := filepath.Join(t.TempDir(), "m.gguf")
+	targets := draftTargets()
 	for _, name := range fixtures.Models() {
 		t.Run(name, func(t *testing.T) {
+			s := llamacpp.Defaults()
+			s.GPUs, s.NCtx = 0, 128
+			if target := targets[name]; target != "" {
+				s.Target = filepath.Join(t.TempDir(), target+".gguf")
+				if err := fixtures.Model(target).WriteSparse(s.Target); err != nil {
+					t.Fatal(err)
+				}
+			}
 			faults := tensorFaults(fixtures.Model(name))
 			rng.Shuffle(len(faults), func(i, j int) { faults[i], faults[j] = faults[j], faults[i] })
 			if *nTensors > 0 {
@@ -100,14 +109,12 @@ func TestLlamacppTensors(t *testing.T) {
 				if err := g.WriteSparse(path); err != nil {
 					t.Fatal(err)
 				}
-				s := llamacpp.Defaults()
-				s.GPUs, s.NCtx = 0, 128
 				r, err := o.Ask(llamacpp.Job{GGUF: path, Settings: s})
 				if err != nil {
 					r.Error = err.Error() // an abort
 				}
-				refused, why := refusal(t, path)
-				if refused == r.OK && !strings.Contains(why, "this is a draft") {
+				refused, why := refusal(t, path, s.Target)
+				if refused == r.OK {
 					t.Errorf("%s: refused %t: %q, llama.cpp %t: %.300q", f.what, refused, why, !r.OK, r.Error)
 				}
 			}
@@ -115,19 +122,37 @@ func TestLlamacppTensors(t *testing.T) {
 	}
 }
 
-// refusal returns what check says of loading a file.
-func refusal(t *testing.T, path string) (refused bool, why string) {
+// draftTargets returns the models that the recorded drafts drafted for.
+func draftTargets() map[string]string {
+	of := map[string]string{}
+	for _, row := range llamacpp.Measured() {
+		if target, ok := strings.CutSuffix(row.Settings.Target, ".gguf"); ok {
+			of[strings.TrimSuffix(row.GGUF, ".gguf")] = target
+		}
+	}
+	return of
+}
+
+// refusal returns what check says of loading a file; target is the model that
+// the file's model drafts for, if any.
+func refusal(t *testing.T, path, target string) (refused bool, why string) {
+	opts := estimate.Options{NCtx: 128}
+	if target != "" {
+		ins, err := inspect.Open(target)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer ins.Close()
+		opts.Target, opts.TargetOptions = ins.Model, &estimate.Options{NCtx: 128}
+	}
 	ins, err := inspect.Open(path)
 	if err != nil {
 		return true, err.Error()
 	}
 	defer ins.Close()
 	if ins.Model != nil {
-		if _, err := estimate.Run(ins.Model, estimate.Options{NCtx: 128}); err != nil {
-			why = err.Error()
-			if !strings.Contains(why, "this is a draft") {
-				refused = true
-			}
+		if _, err := estimate.Run(ins.Model, opts); err != nil {
+			refused, why = true, err.Error()
 		}
 	}
 	problems, modelRefused := Model(ins, nil)
