@@ -69,6 +69,9 @@ func (b *Builder) unmap(cur *graph.Tensor) *graph.Tensor {
 	if ids == nil {
 		return cur
 	}
+	if ids.Type != formats.I64 {
+		b.Fail("d2t is of type %s, llama.cpp wants %s", ids.Type, formats.I64)
+	}
 	own, n, all := cur.Ne[0], cur.Ne[1], int64(b.M.NVocab)
 	full := b.Fill(b.Leaf("", formats.F32, 1, all, n))
 	full = b.SetRows(full, b.Reshape3D(cur, 1, own, n), b.Reshape3D(ids, own, 1, 1))

@@ -8,8 +8,8 @@ import (
 // Architectures that run the same blocks several times: each pass has a cache
 // of its own, the weights are stored once.
 var _ = register(
-	&Arch{Name: "nanbeige", Rope: model.RopeNorm, Load: loadLoops, Build: nanbeige, Tensors: (*wants).nanbeige, Needs: "attention.layer_norm_rms_epsilon", Source: "src/models/nanbeige.cpp@v0.5.0"},
-	&Arch{Name: "hrm_text", Rope: model.RopeNeoX, Load: loadHRM, Build: hrm, Tensors: (*wants).hrm, Needs: "attention.layer_norm_rms_epsilon hrm.layers_per_stack hrm.h_cycles hrm.l_cycles", Source: "src/models/hrm-text.cpp@v0.5.0"},
+	&Arch{Name: "nanbeige", Rope: model.RopeNorm, Budget: deltaBudget, Load: loadLoops, Build: nanbeige, Tensors: (*wants).nanbeige, Needs: "attention.layer_norm_rms_epsilon", Source: "src/models/nanbeige.cpp@v0.5.0"},
+	&Arch{Name: "hrm_text", Rope: model.RopeNeoX, Budget: hrmBudget, Load: loadHRM, Build: hrm, Tensors: (*wants).hrm, Needs: "attention.layer_norm_rms_epsilon hrm.layers_per_stack hrm.h_cycles hrm.l_cycles", Source: "src/models/hrm-text.cpp@v0.5.0"},
 )
 
 // loadLoops turns block_count stored blocks into as many layers as are run.
@@ -59,6 +59,8 @@ func loadHRM(k *Keys, h *model.HParams) {
 		k.fail("hrm.layers_per_stack", "%d layers a stack, %d high and %d low cycles do not make %d layers", s, hc, lc, h.NLayer())
 	}
 }
+
+func hrmBudget(*model.Model) (perToken, perTensor int) { return 80, 64 }
 
 // hrm runs a low and a high stack in turns: blocks [0, n) are the low stack's,
 // [n, 2n) the high one's.
