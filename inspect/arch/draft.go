@@ -102,7 +102,7 @@ func targetsCaches(m *model.Model, c *Context) *Memory {
 	part := func(other *Cache, swa bool, back int) *Cache {
 		return NewCache(m, c, CacheOptions{
 			Other:  other,
-			Filter: func(il int) bool { return m.IsSWA(il) == swa },
+			Filter: func(il int) bool { return m.IsSWA(il) == swa && (m.NLayer() == 0 || c.MTP == (il >= m.NLayer())) },
 			Share:  func(int) int { return n - back },
 		})
 	}
