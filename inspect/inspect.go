@@ -278,8 +278,11 @@ func openHF(path string) (*Inspection, error) {
 		m.Files = append(m.Files, File{filepath.Join(dir, f.Name), f.Bytes})
 	}
 	switch {
+	case h.Fault != nil:
+		m.Reason = h.Fault
 	case h.Source != nil:
 		m.Model, m.Reason = arch.Load(*h.Source)
+		m.Reason = inConfig(h, m.Reason)
 		if m.Model != nil && m.Model.Name == "" {
 			m.Model.Name = filepath.Base(filepath.Clean(path))
 		}
@@ -293,6 +296,19 @@ func openHF(path string) (*Inspection, error) {
 		m.Reason = errors.New("no config.json says what the tensors are of")
 	}
 	return m, nil
+}
+
+// inConfig says of an error about a key of the GGUF that a configuration would
+// become which field of the configuration it is about.
+func inConfig(h *hf.Model, err error) error {
+	var fault *arch.KeyError
+	if !errors.As(err, &fault) {
+		return err
+	}
+	if field := h.Field(fault.Key); field != "" {
+		return fmt.Errorf("%s: %s", field, fault.Why)
+	}
+	return fmt.Errorf("the GGUF it would become: %w", err)
 }
 
 func cmpOr(a, b string) string {

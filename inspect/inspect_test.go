@@ -207,6 +207,43 @@ func TestOpenRefuses(t *testing.T) {
 	}
 }
 
+func TestABadValueIsNamedAsTheConfigurationNamesIt(t *testing.T) {
+	const llama = `"architectures":["LlamaForCausalLM"],"hidden_size":64,"num_hidden_layers":2,"num_attention_heads":4,"num_key_value_heads":2,"intermediate_size":128,"max_position_embeddings":256,"rms_norm_eps":1e-5,"vocab_size":96`
+	const nested = `"architectures":["LlavaForConditionalGeneration"],"text_config":{"model_type":"llama",` + llama
+	const mla = `"architectures":["DeepseekV2ForCausalLM"],"hidden_size":64,"num_hidden_layers":2,"num_attention_heads":4,"qk_nope_head_dim":16,"qk_rope_head_dim":16,"v_head_dim":16,"intermediate_size":128,"max_position_embeddings":256,"rms_norm_eps":1e-5,"vocab_size":96`
+	tests := map[string]struct{ file, text, want string }{
+		"a number no count can be":     {"config.json", llama + `,"hidden_size":1e30`, "config.json: hidden_size: 1e+30, want a whole number"},
+		"no number":                    {"config.json", llama + `,"hidden_size":NaN`, "config.json: hidden_size: NaN, want a whole number"},
+		"a count that is too large":    {"config.json", llama + `,"hidden_size":4294967296`, "config.json: hidden_size: 4294967296, want a whole number of at most 2147483648"},
+		"a negative count":             {"config.json", llama + `,"num_attention_heads":-1`, "config.json: num_attention_heads: -1, want a count"},
+		"text":                         {"config.json", llama + `,"intermediate_size":"\u001b[31m"`, `config.json: intermediate_size: text "\x1b[31m", want`},
+		"an object":                    {"config.json", llama + `,"vocab_size":{}`, "config.json: vocab_size: an object, want"},
+		"lists in a list":              {"config.json", llama + `,"num_key_value_heads":[[1],2]`, "config.json: num_key_value_heads: an array, want"},
+		"a list that is too short":     {"config.json", llama + `,"num_key_value_heads":[2]`, "config.json: num_key_value_heads: 1 values for 2 layers"},
+		"no layers":                    {"config.json", llama + `,"num_hidden_layers":0`, "config.json: num_hidden_layers: 0 layers"},
+		"too many layers":              {"config.json", llama + `,"num_hidden_layers":99999`, "config.json: num_hidden_layers: 99999, want"},
+		"layers by another name":       {"config.json", llama + `,"n_layers":true`, "config.json: n_layers: true, want"},
+		"a field that is not there":    {"config.json", strings.Replace(llama, `"hidden_size"`, `"hidden"`, 1), "config.json: hidden_size: missing"},
+		"in the text's configuration":  {"config.json", nested + `,"hidden_size":1e30}`, "config.json: text_config.hidden_size: 1e+30"},
+		"of the rotary embedding":      {"config.json", llama + `,"rope_scaling":{"type":"linear","factor":"x"}`, `config.json: rope_scaling.factor: text "x", want`},
+		"one of several that are read": {"config.json", mla + `,"q_lora_rank":32,"kv_lora_rank":1e30`, "config.json: kv_lora_rank: 1e+30, want"},
+		"in Mistral's own file":        {"params.json", `"dim":1e30,"n_layers":2,"n_heads":4,"hidden_dim":128,"vocab_size":96,"norm_eps":1e-5`, "params.json: dim: 1e+30, want"},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			d := newDir(t).write(tt.file, "{"+tt.text+"}")
+			m, err := inspect.Open(d.at("."))
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer m.Close()
+			if m.Model != nil || m.Reason == nil || !strings.Contains(m.Reason.Error(), tt.want) {
+				t.Errorf("model %v, reason %v; want %s", m.Model != nil, m.Reason, tt.want)
+			}
+		})
+	}
+}
+
 const pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:1f2e\nsize 4920734272\n"
 
 // refuses opens path and compares the error.

@@ -10,6 +10,7 @@ import (
 	"io"
 	"math"
 	"strconv"
+	"strings"
 
 	"weigh/formats"
 	"weigh/formats/internal/jsonscan"
@@ -214,16 +215,34 @@ func (o Object) Text() Object { return o.Merge(o.TextConfig()) }
 // TextConfig returns the nested text configuration alone, nil when the
 // hyper-parameters stand at the root.
 func (o Object) TextConfig() Object {
-	text := o.Object("text_config")
-	for _, alias := range []string{"llm_config", "lm_config", "thinker_config", "language_config", "lfm"} {
-		if v, ok := o[alias].(Object); ok {
-			if alias == "thinker_config" {
-				v = v.Object("text_config")
-			}
-			text = v
+	_, text := o.text()
+	return text
+}
+
+// TextField returns where [Object.Text] has a hyper-parameter from, such as
+// "text_config.hidden_size".
+func (o Object) TextField(name string) string {
+	if at, text := o.text(); text != nil {
+		first, _, _ := strings.Cut(name, ".")
+		if _, nested := text[first]; nested {
+			return at + "." + name
 		}
 	}
-	return text
+	return name
+}
+
+// text returns the nested text configuration and its place.
+func (o Object) text() (at string, text Object) {
+	at, text = "text_config", o.Object("text_config")
+	for _, alias := range []string{"llm_config", "lm_config", "thinker_config", "language_config", "lfm"} {
+		if v, ok := o[alias].(Object); ok {
+			at, text = alias, v
+			if alias == "thinker_config" {
+				at, text = alias+".text_config", v.Object("text_config")
+			}
+		}
+	}
+	return at, text
 }
 
 // Architectures returns the model classes a config.json names.
@@ -343,6 +362,36 @@ func ReadAdapter(o Object) *Adapter {
 	return a
 }
 
+// The names of Mistral's hyper-parameters, and of those under "moe", in a
+// config.json.
+var (
+	mistralNames = map[string]string{
+		"dim": "hidden_size", "norm_eps": "rms_norm_eps", "n_kv_heads": "num_key_value_heads", "n_layers": "num_hidden_layers",
+		"n_heads": "num_attention_heads", "hidden_dim": "intermediate_size",
+	}
+	mistralMoENames = map[string]string{
+		"route_every_n": "moe_layer_freq", "first_k_dense_replace": "first_k_dense_replace", "num_experts_per_tok": "num_experts_per_tok",
+		"num_experts": "n_routed_experts", "expert_hidden_dim": "moe_intermediate_size", "routed_scale": "routed_scaling_factor",
+		"num_shared_experts": "n_shared_experts", "num_expert_groups": "n_group", "num_expert_groups_per_tok": "topk_group",
+	}
+)
+
+// MistralName returns the name in a params.json of what [FromMistral] returns
+// under another one.
+func MistralName(name string) string {
+	for mistral, as := range mistralNames {
+		if as == name {
+			return mistral
+		}
+	}
+	for mistral, as := range mistralMoENames {
+		if as == name {
+			return "moe." + mistral
+		}
+	}
+	return name
+}
+
 // FromMistral returns the hyper-parameters of a params.json, Mistral's own
 // configuration file, under the names that config.json uses beside its own.
 //
@@ -350,19 +399,12 @@ func ReadAdapter(o Object) *Adapter {
 // MistralMoeModel.
 func FromMistral(params Object) Object {
 	o := params.Merge(nil)
-	for key, name := range map[string]string{
-		"dim": "hidden_size", "norm_eps": "rms_norm_eps", "n_kv_heads": "num_key_value_heads", "n_layers": "num_hidden_layers",
-		"n_heads": "num_attention_heads", "hidden_dim": "intermediate_size",
-	} {
+	for key, name := range mistralNames {
 		if v, ok := params[key]; ok {
 			o[name] = v
 		}
 	}
-	for key, name := range map[string]string{
-		"route_every_n": "moe_layer_freq", "first_k_dense_replace": "first_k_dense_replace", "num_experts_per_tok": "num_experts_per_tok",
-		"num_experts": "n_routed_experts", "expert_hidden_dim": "moe_intermediate_size", "routed_scale": "routed_scaling_factor",
-		"num_shared_experts": "n_shared_experts", "num_expert_groups": "n_group", "num_expert_groups_per_tok": "topk_group",
-	} {
+	for key, name := range mistralMoENames {
 		if v, ok := params.Object("moe")[key]; ok {
 			o[name] = v
 		}

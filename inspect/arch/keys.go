@@ -22,10 +22,18 @@ type Keys struct {
 	index *model.Index
 }
 
+// A KeyError is the error for a key whose value cannot be.
+type KeyError struct {
+	Key string // with its architecture
+	Why string
+}
+
+func (e *KeyError) Error() string { return e.Key + ": " + e.Why }
+
 // fail rejects a key, unless an earlier one was rejected.
 func (k *Keys) fail(key, format string, args ...any) {
 	if k.err == nil {
-		k.err = fmt.Errorf("%s.%s: %s", k.arch, key, fmt.Sprintf(format, args...))
+		k.err = &KeyError{k.arch + "." + key, fmt.Sprintf(format, args...)}
 	}
 }
 

@@ -1,6 +1,7 @@
 package hf
 
 import (
+	"cmp"
 	"fmt"
 	"iter"
 	"math/bits"
@@ -146,6 +147,59 @@ type converter struct {
 	weights iter.Seq[string] // names of the weights, after the filter where it has run
 	notes   []string
 	unknown int // tensors without a GGUF name
+
+	fields map[string]string // the hyper-parameter that a key is made of
+	fault  *fieldError       // the first field whose value cannot be
+}
+
+// A fieldError says which hyper-parameter cannot be what it is.
+type fieldError struct{ field, why string }
+
+// field returns the hyper-parameter that the value of a key is, the key when
+// that is not known.
+func (c *converter) field(key string, v any) string {
+	return cmp.Or(c.fields[key], where(c.h, v), key)
+}
+
+// where returns the one field of an object that holds a value, such as
+// "rope_scaling.factor"; "" when none or several do.
+func where(o hfconfig.Object, v any) string {
+	text, places := fmt.Sprint(v), []string{}
+	var walk func(o hfconfig.Object, at string)
+	walk = func(o hfconfig.Object, at string) {
+		for key, has := range o {
+			if inner, ok := has.(hfconfig.Object); ok {
+				walk(inner, at+key+".")
+			} else if fmt.Sprint(has) == text {
+				places = append(places, at+key)
+			}
+		}
+	}
+	walk(o, "")
+	if len(places) != 1 {
+		return ""
+	}
+	return places[0]
+}
+
+// wrong records that a field is not what the converter wants of it.
+func (c *converter) wrong(field string, v any, want string) {
+	if c.fault == nil {
+		c.fault = &fieldError{field, fmt.Sprintf("%s, want %s", found(v), want)}
+	}
+}
+
+// found says what a field holds, without quoting the file at length.
+func found(v any) string {
+	switch v := v.(type) {
+	case string:
+		return fmt.Sprintf("text %.40q", v)
+	case []any:
+		return "an array"
+	case hfconfig.Object:
+		return "an object"
+	}
+	return fmt.Sprint(v)
 }
 
 // meta is a model.Meta held in memory.
@@ -172,15 +226,40 @@ func (c *converter) note(format string, args ...any) {
 
 // Short forms of the configuration's accessors.
 
+// maxCount is the largest count that a configuration may have: sums and products
+// of a few stay far below the range of a 64-bit integer.
+const maxCount = 1 << 31
+
 func (c *converter) int(keys ...string) int64 {
-	n, _ := c.h.Int(keys...)
+	n, _ := c.count(c.first(keys))
 	return n
+}
+
+// count returns the value of a field as a count; ok is false when it is null or
+// none.
+func (c *converter) count(field string, v any) (n int64, ok bool) {
+	n, ok = hfconfig.AsInt(v)
+	if v != nil && (!ok || n < -maxCount || n > maxCount) {
+		c.wrong(field, v, fmt.Sprintf("a whole number of at most %d", maxCount))
+		return 0, false
+	}
+	return n, ok
+}
+
+// first returns the first of the fields that is present, and its value.
+func (c *converter) first(names []string) (field string, v any) {
+	for _, name := range names {
+		if v, ok := c.h[name]; ok {
+			return name, v
+		}
+	}
+	return "", nil
 }
 
 // intOr returns the value of key, or def when it is absent or null.
 func (c *converter) intOr(def int64, keys ...string) int64 {
 	for _, k := range keys {
-		if n, ok := hfconfig.AsInt(c.h[k]); ok {
+		if n, ok := c.count(k, c.h[k]); ok {
 			return n
 		}
 	}
@@ -257,21 +336,31 @@ func pool(c *converter) {
 // realKeys are the endings of keys whose values are floating-point numbers.
 var realKeys = []string{"epsilon", "freq_base", "freq_base_swa", "_scale", "softcapping", "scaling.factor", "attn_factor", "log_multiplier", "ext_factor", "beta_fast", "beta_slow", "alibi_bias", "clamp_kqv", "scaling.alpha", "lower_bound", "_beta", "router_gain", "magnitude", ".scale"}
 
+// countKeys are the endings of keys whose values are never negative.
+var countKeys = []string{".head_count", ".head_count_kv", ".feed_forward_length", ".expert_used_count", ".embedding_length", ".context_length"}
+
 // put writes a key of the architecture, or of the whole file when it names a
 // section. A nil value writes nothing.
 func (c *converter) put(key string, v any) {
-	if !strings.HasPrefix(key, "general.") && !strings.HasPrefix(key, "tokenizer.") && !strings.HasPrefix(key, "xielu.") && !strings.HasPrefix(key, "diffusion.") {
-		key = c.arch + "." + key
-	}
+	key = c.key(key)
 	isReal := slices.ContainsFunc(realKeys, func(end string) bool { return strings.HasSuffix(key, end) })
 	switch x := v.(type) {
 	case nil:
 		return
 	case int:
 		v = int64(x)
+	case int64:
+		if x < 0 && slices.ContainsFunc(countKeys, func(end string) bool { return strings.HasSuffix(key, end) }) {
+			c.wrong(c.field(key, v), x, "a count")
+			return
+		}
 	case []any:
-		v = typedList(x)
+		if v = typedList(x); v == nil {
+			c.wrong(c.field(key, x), x, "one of values of one kind")
+			return
+		}
 	case hfconfig.Object:
+		c.wrong(c.field(key, v), x, "a single value")
 		return
 	}
 	if f, ok := hfconfig.AsFloat(v); ok && isReal {
@@ -280,6 +369,7 @@ func (c *converter) put(key string, v any) {
 	if f, ok := v.(float64); ok && !isReal {
 		n, whole := hfconfig.AsInt(f)
 		if !whole {
+			c.wrong(c.field(key, v), f, "a whole number")
 			return
 		}
 		v = n
@@ -299,6 +389,16 @@ func (c *converter) put(key string, v any) {
 		}
 	}
 	c.meta[key] = v
+}
+
+// key returns the whole name of a key that put takes.
+func (c *converter) key(name string) string {
+	for _, section := range []string{"general.", "tokenizer.", "xielu.", "diffusion."} {
+		if strings.HasPrefix(name, section) {
+			return name
+		}
+	}
+	return c.arch + "." + name
 }
 
 // typedList returns a list of one kind as a typed slice, nil when it is mixed.
@@ -338,12 +438,10 @@ func (c *converter) apply(set string) {
 		case strings.HasPrefix(expr, "="):
 			c.put(key, literal(expr[1:]))
 		default:
-			for _, name := range strings.Split(expr, "|") {
-				if v := c.h[name]; v != nil {
-					c.put(key, v)
-					break
-				}
-			}
+			names := strings.Split(expr, "|")
+			i := max(slices.IndexFunc(names, c.h.Has), 0)
+			c.fields[c.key(key)] = names[i]
+			c.put(key, c.h[names[i]])
 		}
 	}
 }
@@ -371,7 +469,12 @@ var gating = map[string]int64{"softmax": 1, "sigmoid": 2, "sqrtsoftplus": 4}
 //
 // Source: conversion/base.py@v0.5.0, TextModel.set_gguf_parameters.
 func (c *converter) base() {
-	find := func(key string, names ...string) { c.put(key, c.h.Find(names...)) }
+	find := func(key string, names ...string) {
+		field, v := c.first(names)
+		c.fields[c.key(key)] = cmp.Or(field, names[0])
+		c.put(key, v)
+	}
+	c.fields[c.key("block_count")], _ = c.first(layerKeys)
 	c.put("block_count", c.blocks)
 	find("context_length", "max_position_embeddings", "n_ctx", "n_positions", "max_length", "max_sequence_length", "model_max_length")
 	find("embedding_length", "hidden_size", "n_embd", "dim")
@@ -384,6 +487,8 @@ func (c *converter) base() {
 	full := c.fullRope()
 	c.baseRope(full)
 	if m := c.rope.List("mrope_section"); m != nil {
+		in, _ := c.first(ropeNames)
+		c.fields[c.key("rope.dimension_sections")] = in + ".mrope_section"
 		for len(m) < 4 {
 			m = append(m, int64(0))
 		}
@@ -428,12 +533,15 @@ func (c *converter) baseRope(r hfconfig.Object) {
 	}
 }
 
+// ropeNames are the fields that hold how the rotary embedding is scaled.
+var ropeNames = []string{"rope_parameters", "rope_scaling"}
+
 // ropeParameters returns rope_parameters as transformers 5 writes it, whatever
 // the configuration has.
 //
 // Source: conversion/base.py@v0.5.0, TextModel.__init__.
 func ropeParameters(h hfconfig.Object) hfconfig.Object {
-	r := h.Object("rope_parameters", "rope_scaling").Merge(nil)
+	r := h.Object(ropeNames...).Merge(nil)
 	if r["full_attention"] != nil || r["sliding_attention"] != nil {
 		return r
 	}

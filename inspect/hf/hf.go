@@ -64,6 +64,8 @@ type Model struct {
 	Held []uint64
 	// Arch is general.architecture, "" without Source.
 	Arch string
+	// Fault is what of the configuration cannot be; nil when nothing is.
+	Fault error
 	// Refused says why llama.cpp's converter would not convert the weights, ""
 	// when it would. Source then stands for the same model unpacked.
 	Refused string
@@ -71,6 +73,21 @@ type Model struct {
 	Config   hfconfig.Object
 	Problems []formats.Problem // what is odd but not fatal
 	Notes    []string          // for people, in order of importance
+
+	fields map[string]string // places of the configuration by the keys of Source made of them
+}
+
+// Field returns the file and the place in it that a key of Source is made of,
+// such as "config.json: text_config.hidden_size"; "" when that is not known.
+func (m *Model) Field(key string) string {
+	if field := m.fields[key]; field != "" {
+		return field
+	}
+	v, _ := m.Source.Meta.Lookup(key)
+	if field := where(m.Config, v); field != "" {
+		return "config.json: " + field
+	}
+	return ""
 }
 
 // A File is one file of weights.
@@ -745,6 +762,7 @@ func (m *Model) convertAs(class string, h hfconfig.Object, f *folder) {
 	r := rowOf(class)
 	c := &converter{
 		row: r, class: class, arch: r.arch, h: h, meta: meta{}, pooling: f.poolingType(), stacks: map[string]*stack{}, scratch: map[string]int{}, out: formats.F16,
+		fields: map[string]string{},
 	}
 	c.weights = func(yield func(string) bool) {
 		for i := range m.Weights {
@@ -753,12 +771,14 @@ func (m *Model) convertAs(class string, h hfconfig.Object, f *folder) {
 			}
 		}
 	}
-	layers, ok := c.h.Int(layerKeys...)
-	if !ok {
-		layers = int64(countLayers(m.Weights))
+	field, claimed := c.first(layerKeys)
+	layers, ok := hfconfig.AsInt(claimed)
+	if claimed == nil {
+		layers, ok = int64(countLayers(m.Weights)), true
 	}
-	if layers < 0 || layers > maxBlocks {
-		m.Notes = append(m.Notes, fmt.Sprintf("config.json claims %d layers; the figures of a GGUF are left out", layers))
+	if !ok || layers < 0 || layers > maxBlocks {
+		c.wrong(field, claimed, fmt.Sprintf("a whole number of at most %d", maxBlocks))
+		m.Fault = c.faultIn(f)
 		return
 	}
 	c.layers, c.blocks = int(layers), int(layers)
@@ -770,7 +790,8 @@ func (m *Model) convertAs(class string, h hfconfig.Object, f *folder) {
 		r.prepare(c)
 	}
 	if c.blocks < 0 || c.blocks > maxBlocks {
-		m.Notes = append(m.Notes, fmt.Sprintf("config.json claims %d layers; the figures of a GGUF are left out", c.blocks))
+		c.wrong(field, c.blocks, fmt.Sprintf("at most %d layers, those that predict further tokens included", maxBlocks))
+		m.Fault = c.faultIn(f)
 		return
 	}
 	c.names = nameTables()[c.arch]
@@ -795,7 +816,32 @@ func (m *Model) convertAs(class string, h hfconfig.Object, f *folder) {
 			c.note("the configuration does not say the trained context, without which llama.cpp does not load the GGUF")
 		}
 	}
+	m.Fault = c.faultIn(f)
+	m.fields = map[string]string{}
+	for key, field := range c.fields {
+		m.fields[key] = f.field(field)
+	}
 	c.finish(m)
+}
+
+// field returns the file and the place in it that a hyper-parameter is read
+// from, "" when it is from none.
+func (f *folder) field(name string) string {
+	switch {
+	case f.config == nil:
+		return ""
+	case f.mistral:
+		return "params.json: " + hfconfig.MistralName(name)
+	}
+	return "config.json: " + f.config.TextField(name)
+}
+
+// faultIn returns the first fault of the configuration, with its place.
+func (c *converter) faultIn(f *folder) error {
+	if c.fault == nil {
+		return nil
+	}
+	return fmt.Errorf("%s: %s", cmp.Or(f.field(c.fault.field), c.fault.field), c.fault.why)
 }
 
 // finish hands the GGUF over.

@@ -177,8 +177,8 @@ func TestClassesWriteTheConvertersKeys(t *testing.T) {
 				delete(config, k)
 			}
 			m := openConfig(t, config, nil, 0)
-			if m.Source == nil {
-				t.Fatalf("no architecture: %v", m.Notes)
+			if m.Source == nil || m.Fault != nil {
+				t.Fatalf("no architecture: %v, %v", m.Notes, m.Fault)
 			}
 			compareKeys(t, m, g.Object("meta"))
 		})
@@ -206,8 +206,8 @@ func TestConverterTensors(t *testing.T) {
 			}
 			tokens, _ := g.Int("tokens")
 			m := openConfig(t, g.Object("config"), tensors, int(tokens))
-			if m.Source == nil {
-				t.Fatalf("no architecture: %v", m.Notes)
+			if m.Source == nil || m.Fault != nil {
+				t.Fatalf("no architecture: %v, %v", m.Notes, m.Fault)
 			}
 			compareKeys(t, m, g.Object("meta"))
 			var got, want []string
