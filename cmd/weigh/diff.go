@@ -407,7 +407,7 @@ const (
 func (d *diffDocument) shownValue(v any) any {
 	s, ok := v.(storedValue)
 	if !ok {
-		return v
+		return jsonable(v)
 	}
 	if s.kv.Type == gguf.String && s.kv.Bytes <= maxShownText && d.shown+s.kv.Bytes < maxShownTexts {
 		d.shown += s.kv.Bytes

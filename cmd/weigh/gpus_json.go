@@ -1,19 +1,26 @@
 package main
 
 import (
+	"bytes"
 	"encoding/json"
 	"io"
 
+	"weigh/cmd/weigh/internal/render"
 	"weigh/estimate/hw"
 	"weigh/estimate/hw/detect"
 )
 
 // writeJSON writes one indented document.
 func writeJSON(w io.Writer, document any) error {
-	e := json.NewEncoder(w)
+	var b bytes.Buffer
+	e := json.NewEncoder(&b)
 	e.SetIndent("", "  ")
 	e.SetEscapeHTML(false)
-	return e.Encode(document)
+	if err := e.Encode(document); err != nil {
+		return err
+	}
+	_, err := w.Write(render.JSON(b.Bytes()))
+	return err
 }
 
 // A gpusDocument is the JSON of gpus. What is unknown is null.

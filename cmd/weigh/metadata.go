@@ -15,6 +15,7 @@ import (
 
 	"weigh/cmd/weigh/internal/render"
 	"weigh/formats/gguf"
+	"weigh/formats/hfconfig"
 	"weigh/inspect"
 )
 
@@ -68,7 +69,7 @@ func metadataOf(ins *inspect.Inspection) []metaEntry {
 // reports whether it stands for a value that is only counted.
 func (e *metaEntry) read(full bool) (v any, elements *gguf.ArrayReader, counted bool) {
 	if e.kv == nil {
-		return e.value, nil, false
+		return jsonable(e.value), nil, false
 	}
 	if e.kv.Type != gguf.Array {
 		v, _ := e.file.Lookup(e.kv.Key)
@@ -95,6 +96,18 @@ func jsonable(v any) any {
 		}
 	case float32:
 		return jsonable(float64(v))
+	case []any:
+		list := make([]any, len(v))
+		for i := range v {
+			list[i] = jsonable(v[i])
+		}
+		return list
+	case hfconfig.Object:
+		o := make(hfconfig.Object, len(v))
+		for key := range v {
+			o[key] = jsonable(v[key])
+		}
+		return o
 	}
 	return v
 }
@@ -203,7 +216,7 @@ func (o *jsonOut) encode(v any, indent string) []byte {
 	if err := e.Encode(v); err != nil {
 		o.err = err
 	}
-	return bytes.TrimSuffix(o.buf.Bytes(), []byte("\n"))
+	return render.JSON(bytes.TrimSuffix(o.buf.Bytes(), []byte("\n")))
 }
 
 // pieces cuts a text between characters, into parts of at most maxPiece bytes.

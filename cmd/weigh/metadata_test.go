@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"reflect"
 	"runtime"
 	"strings"
 	"testing"
@@ -108,4 +109,32 @@ func TestInspectWritesValuesWhole(t *testing.T) {
 	if len(d.Metadata) != len(want) || len(d.Tensors) != 1 || d.Tensors[0].Name != "t" {
 		t.Errorf("%d entries and tensors %+v", len(d.Metadata), d.Tensors)
 	}
+}
+
+func TestJSONHoldsEveryNumberOfAConfiguration(t *testing.T) {
+	dir := t.TempDir()
+	text := `{"architectures":["LlamaForCausalLM"],"a":NaN,"b":[Infinity,{"c":-Infinity}],"d":"\u009b\u202e"}`
+	if err := os.WriteFile(filepath.Join(dir, "config.json"), []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	var d struct {
+		Metadata map[string]any `json:"metadata"`
+	}
+	out, _, _ := weigh(t, "inspect", dir, "--json", "--metadata")
+	if strings.ContainsAny(out, "\u009b\u202e") {
+		t.Errorf("what a terminal obeys is written as it is:\n%q", out)
+	}
+	weighJSON(t, exitOK, &d, "inspect", dir, "--metadata")
+	want := map[string]any{"a": "NaN", "b": []any{"+Inf", map[string]any{"c": "-Inf"}}, "d": "\u009b\u202e"}
+	for key, v := range want {
+		if !reflect.DeepEqual(d.Metadata[key], v) {
+			t.Errorf("%s: %v, want %v", key, d.Metadata[key], v)
+		}
+	}
+	other := t.TempDir()
+	if err := os.WriteFile(filepath.Join(other, "config.json"), []byte(`{"a":1}`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	var diff diffDocument
+	weighJSON(t, exitNo, &diff, "diff", dir, other)
 }

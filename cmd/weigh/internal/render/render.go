@@ -3,12 +3,15 @@
 package render
 
 import (
+	"bytes"
 	"fmt"
 	"io"
 	"os"
 	"slices"
 	"strings"
 	"unicode"
+	"unicode/utf16"
+	"unicode/utf8"
 
 	"github.com/charmbracelet/x/ansi"
 	"github.com/dustin/go-humanize"
@@ -28,6 +31,26 @@ func Text(s string) string {
 		}
 		return unicode.ReplacementChar
 	}, s)
+}
+
+// JSON returns a JSON text in which what cannot be printed is escaped: the text
+// may be written to a terminal, and JSON itself allows characters that one obeys.
+func JSON(text []byte) []byte {
+	odd := func(r rune) bool { return r >= 0x7f && !unicode.IsPrint(r) }
+	if bytes.IndexFunc(text, odd) < 0 {
+		return text
+	}
+	out := make([]byte, 0, len(text)+len(text)/8)
+	for _, r := range string(text) {
+		if !odd(r) {
+			out = utf8.AppendRune(out, r)
+			continue
+		}
+		for _, unit := range utf16.AppendRune(nil, r) {
+			out = fmt.Appendf(out, "\\u%04x", unit)
+		}
+	}
+	return out
 }
 
 // Bytes returns a size in binary units with three digits, such as "18.2 GiB".

@@ -2,6 +2,7 @@ package render
 
 import (
 	"bytes"
+	"encoding/json"
 	"slices"
 	"strings"
 	"testing"
@@ -25,6 +26,30 @@ func TestText(t *testing.T) {
 				t.Errorf("Text(%q) = %q, want %q", tt.in, got, tt.want)
 			}
 		})
+	}
+}
+
+func TestJSON(t *testing.T) {
+	for name, text := range map[string]string{
+		"plain":            "Llama 3.1 (8B) 模型 é\n<&>",
+		"a C1 control":     "a\u009bb\x7f",
+		"turned direction": "a\u202eb\u200b",
+		"a tag":            "a\U000e0041b",
+	} {
+		var in bytes.Buffer
+		e := json.NewEncoder(&in)
+		e.SetEscapeHTML(false)
+		if err := e.Encode(text); err != nil {
+			t.Fatal(err)
+		}
+		out := JSON(in.Bytes())
+		var got string
+		if err := json.Unmarshal(out, &got); err != nil || got != text {
+			t.Errorf("%s: JSON() = %q reads as %q, %v; want %q", name, out, got, err, text)
+		}
+		if clean := strings.TrimSuffix(string(out), "\n"); Text(clean) != clean {
+			t.Errorf("%s: JSON() = %q holds what cannot be printed", name, out)
+		}
 	}
 }
 
