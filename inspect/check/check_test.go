@@ -2,11 +2,13 @@ package check
 
 import (
 	"encoding/binary"
+	"errors"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"weigh/fixtures"
 	"weigh/formats"
@@ -263,10 +265,74 @@ func TestManifest(t *testing.T) {
 	if got := codes(was.Compare(now)); !slices.Equal(got, []string{"not-in-manifest renamed.gguf"}) {
 		t.Errorf("a renamed file with another header: %q", got)
 	}
-	for name, text := range map[string]string{"no JSON": "{", "another schema": `{"schema":2}`} {
-		if _, err := ReadManifest(write(t, "m.json", []byte(text))); err == nil {
-			t.Errorf("%s is read as a manifest", name)
-		}
+	twice := &Manifest{Schema: 1, Tensors: []ManifestTensor{{Name: "t", Type: "F32"}, {Name: "t", Type: "F16"}}}
+	if got := codes(twice.Compare(twice)); len(got) > 0 {
+		t.Errorf("a tensor in two shards: %q", got)
+	}
+	if got := codes(twice.Compare(&Manifest{Tensors: twice.Tensors[:1]})); !slices.Equal(got, []string{"missing-tensor t"}) {
+		t.Errorf("one of two tensors of a name: %q", got)
+	}
+}
+
+func TestReadManifestRefuses(t *testing.T) {
+	hash := strings.Repeat("ab", 32)
+	tests := map[string]struct{ text, want string }{
+		"nothing":                   {"", "unexpected EOF"},
+		"no JSON":                   {"{", "unexpected EOF"},
+		"no object":                 {"[]", `"[", want "{"`},
+		"another schema":            {`{"schema":2}`, "schema 2, want 1"},
+		"text after it":             {`{"schema":1} {}`, "more text"},
+		"another document":          {`{"schema":1,"problems":[]}`, `"problems" is no field`},
+		"no list":                   {`{"schema":1,"files":{}}`, `"{", want "["`},
+		"entries without hashes":    {`{"schema":1,"tensors":[` + strings.Repeat("{},", 1<<20) + `{}]}`, "64 hexadecimal digits"},
+		"a hash that is too short":  {`{"schema":1,"files":[{"name":"a","sha256":"` + hash[2:] + `"}]}`, `"a" has the sha256`},
+		"a hash that is none":       {`{"schema":1,"files":[{"name":"a","sha256":"` + strings.Repeat("xy", 32) + `"}]}`, `"a" has the sha256`},
+		"an entry without end":      {`{"schema":1,"files":[{"name":"` + strings.Repeat("a", maxEntry) + `"}]}`, "over the limit"},
+		"more digits than fit":      {`{"schema":1,"tensors":[{"name":"a","bytes":1e99,"sha256":"` + hash + `"}]}`, "bytes"},
+		"arrays in arrays in these": {`{"schema":` + strings.Repeat("[", 1<<16), "depth"},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			_, err := ReadManifest(write(t, "m.json", []byte(tt.text)))
+			if err == nil || !strings.Contains(err.Error(), tt.want) || !strings.Contains(err.Error(), "at byte") {
+				t.Errorf("ReadManifest() error = %v, want %s and a byte", err, tt.want)
+			}
+		})
+	}
+}
+
+func TestAFileThatChangesIsNotReadAsOne(t *testing.T) {
+	whole := new(fixtures.GGUF).Set("general.architecture", "llama").Add("t", formats.F32, 1<<20).Bytes()
+	for name, change := range map[string]func(path string) error{
+		"it shrinks":     func(path string) error { return os.Truncate(path, int64(len(whole)-1)) },
+		"it grows":       func(path string) error { return os.Truncate(path, int64(len(whole)+1)) },
+		"it is replaced": func(path string) error { return os.WriteFile(path, []byte("x"), 0o600) },
+		"it is gone":     os.Remove,
+		"it is a folder": func(path string) error { return errors.Join(os.Remove(path), os.Mkdir(path, 0o700)) },
+		"it is a link":   func(path string) error { return errors.Join(os.Remove(path), os.Symlink(path, path)) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			path := write(t, "m.gguf", whole)
+			ins := open(t, path)
+			if err := change(path); err != nil {
+				t.Fatal(err)
+			}
+			for what, read := range map[string]func() error{
+				"Data":        func() error { _, err := Data(t.Context(), ins, nil); return err },
+				"Hash":        func() error { _, err := Hash(t.Context(), ins, nil); return err },
+				"HashTensors": func() error { _, err := HashTensors(t.Context(), ins, nil); return err },
+			} {
+				if err := read(); err == nil || !strings.Contains(err.Error(), path) {
+					t.Errorf("%s() error = %v, want one about %s", what, err, path)
+				}
+			}
+		})
+	}
+	path := write(t, "m.gguf", whole)
+	ins := open(t, path)
+	err := each(t.Context(), ins, 1, func([]*os.File, int) error { return os.Chtimes(path, time.Time{}, time.Unix(1, 0)) })
+	if err == nil || !strings.Contains(err.Error(), "changed while it was read") {
+		t.Errorf("a file written meanwhile: error = %v", err)
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"iter"
 	"os"
 	"runtime"
@@ -100,7 +101,8 @@ func Data(ctx context.Context, ins *inspect.Inspection, read *atomic.Uint64) ([]
 }
 
 // each opens the model's files and calls f for 0 to n-1 on all cores; the first
-// error ends it.
+// error ends it. What was read of a file that changed meanwhile is of no model:
+// that is an error too.
 func each(ctx context.Context, ins *inspect.Inspection, n int, f func(files []*os.File, i int) error) error {
 	files := make([]*os.File, len(ins.Files))
 	defer func() {
@@ -110,12 +112,19 @@ func each(ctx context.Context, ins *inspect.Inspection, n int, f func(files []*o
 			}
 		}
 	}()
+	before := make([]fs.FileInfo, len(files))
 	for i := range files {
-		file, _, err := openRegular(ins.Files[i].Path)
+		file, size, err := openRegular(ins.Files[i].Path)
 		if err != nil {
 			return fmt.Errorf("%s: %w", ins.Files[i].Path, err)
 		}
 		files[i] = file
+		if was := ins.Files[i].Bytes; size != was {
+			return fmt.Errorf("%s: %d bytes, %d when its header was read: wait until it is written", file.Name(), size, was)
+		}
+		if before[i], err = file.Stat(); err != nil {
+			return err
+		}
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
@@ -135,7 +144,19 @@ func each(ctx context.Context, ins *inspect.Inspection, n int, f func(files []*o
 		})
 	}
 	wg.Wait()
-	return context.Cause(ctx)
+	if err := context.Cause(ctx); err != nil {
+		return err
+	}
+	for i, file := range files {
+		after, err := file.Stat()
+		if err != nil {
+			return err
+		}
+		if after.Size() != before[i].Size() || !after.ModTime().Equal(before[i].ModTime()) {
+			return fmt.Errorf("%s: changed while it was read: wait until it is written", file.Name())
+		}
+	}
+	return nil
 }
 
 // buffers are reused between tensors.
@@ -155,7 +176,11 @@ func chunks(ctx context.Context, file *os.File, p *Piece, step uint64, read *ato
 			if err == nil || errors.Is(err, io.EOF) {
 				err = io.ErrUnexpectedEOF
 			}
-			return fmt.Errorf("%s: tensor %.80q at byte %d: %w", file.Name(), p.Name, at+int64(n), bare(err))
+			what := ""
+			if p.Name != "" {
+				what = fmt.Sprintf("tensor %.80q ", p.Name)
+			}
+			return fmt.Errorf("%s: %sat byte %d: %w", file.Name(), what, at+int64(n), bare(err))
 		}
 		f(b, at)
 		done += uint64(len(b))

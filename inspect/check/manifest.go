@@ -5,11 +5,13 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync/atomic"
 
 	"weigh/formats"
@@ -75,10 +77,15 @@ func HashTensors(ctx context.Context, ins *inspect.Inspection, read *atomic.Uint
 	return hashes, err
 }
 
-// maxManifest is the longest manifest that is read.
-const maxManifest = 64 << 20
+// The longest manifest that is read, and the longest of its entries: names and
+// shapes of real ones take a few hundred bytes.
+const (
+	maxManifest = 64 << 20
+	maxEntry    = 128 << 10
+)
 
-// ReadManifest reads a manifest.
+// ReadManifest reads a manifest. What it holds is bounded by its length: an
+// entry without a whole hash is refused when it is met.
 func ReadManifest(path string) (*Manifest, error) {
 	f, size, err := openRegular(path)
 	if err != nil {
@@ -88,14 +95,87 @@ func ReadManifest(path string) (*Manifest, error) {
 	if size > maxManifest {
 		return nil, fmt.Errorf("%s: %d bytes are over the limit of %d for a manifest", path, size, maxManifest)
 	}
-	m := &Manifest{}
-	if err := json.NewDecoder(io.LimitReader(f, maxManifest)).Decode(m); err != nil {
-		return nil, fmt.Errorf("%s: manifest: %w", path, err)
-	}
-	if m.Schema != 1 {
-		return nil, fmt.Errorf("%s: manifest: schema %d, want 1", path, m.Schema)
+	r := manifestReader{json.NewDecoder(io.LimitReader(f, maxManifest))}
+	m, err := r.manifest()
+	if err != nil {
+		return nil, fmt.Errorf("%s: manifest: at byte %d: %w", path, r.InputOffset(), err)
 	}
 	return m, nil
+}
+
+type manifestReader struct{ *json.Decoder }
+
+func (r manifestReader) manifest() (*Manifest, error) {
+	m := &Manifest{}
+	if err := r.delim('{'); err != nil {
+		return nil, err
+	}
+	for r.More() {
+		key, err := r.Token()
+		if err != nil {
+			return nil, err
+		}
+		switch key {
+		case "schema":
+			err = r.Decode(&m.Schema)
+		case "files":
+			m.Files, err = entries(r, func(f *FileHash) (name, hash string) { return f.Name, f.SHA256 })
+		case "tensors":
+			m.Tensors, err = entries(r, func(t *ManifestTensor) (name, hash string) { return t.Name, t.SHA256 })
+		default:
+			err = fmt.Errorf("%.40q is no field of a manifest", key)
+		}
+		if err != nil {
+			return nil, err
+		}
+	}
+	if err := r.delim('}'); err != nil {
+		return nil, err
+	}
+	if _, err := r.Token(); err != io.EOF {
+		return nil, errors.New("more text follows the manifest")
+	}
+	if m.Schema != 1 {
+		return nil, fmt.Errorf("schema %d, want 1", m.Schema)
+	}
+	return m, nil
+}
+
+func (r manifestReader) delim(want json.Delim) error {
+	got, err := r.Token()
+	if errors.Is(err, io.EOF) {
+		err = io.ErrUnexpectedEOF
+	}
+	if err == nil && got != want {
+		err = fmt.Errorf("%.40q, want %q", fmt.Sprint(got), want.String())
+	}
+	return err
+}
+
+// entries reads a list of hashes.
+func entries[T any](r manifestReader, of func(*T) (name, hash string)) (list []T, err error) {
+	if err := r.delim('['); err != nil {
+		return nil, err
+	}
+	for r.More() {
+		var text json.RawMessage
+		if err := r.Decode(&text); err != nil {
+			return nil, err
+		}
+		if len(text) > maxEntry {
+			return nil, fmt.Errorf("an entry of %d bytes, over the limit of %d", len(text), maxEntry)
+		}
+		var entry T
+		if err := json.Unmarshal(text, &entry); err != nil {
+			return nil, err
+		}
+		name, hash := of(&entry)
+		if sum, err := hex.DecodeString(hash); err != nil || len(sum) != sha256.Size {
+			return nil, fmt.Errorf("%.200q has the sha256 %.80q, want %d hexadecimal digits", name, hash, 2*sha256.Size)
+		}
+		list = append(list, entry)
+	}
+	return list, r.delim(']')
 }
 
 // Compare lists how the hashes of a model differ from a manifest of it: every
@@ -104,36 +184,41 @@ func (m *Manifest) Compare(now *Manifest) (problems []Problem) {
 	add := func(code, field, format string, args ...any) {
 		problems = append(problems, Problem{formats.Problem{Severity: formats.SeverityError, Code: code, Field: field, Offset: -1, Message: fmt.Sprintf(format, args...)}, ""})
 	}
-	want := map[string]ManifestTensor{}
+	want := map[string][]ManifestTensor{} // by name: two shards may hold one of the same
 	for _, t := range m.Tensors {
-		want[t.Name] = t
+		want[t.Name] = append(want[t.Name], t)
 	}
 	for _, t := range now.Tensors {
-		w, ok := want[t.Name]
-		delete(want, t.Name)
-		switch {
-		case !ok:
+		left := want[t.Name]
+		if len(left) == 0 {
 			add("not-in-manifest", t.Name, "the manifest has no such tensor")
+			continue
+		}
+		w := left[0]
+		want[t.Name] = left[1:]
+		switch {
 		case w.Type != t.Type || !slices.Equal(w.Shape, t.Shape):
 			add("manifest-mismatch", t.Name, "%s %v, the manifest has %s %v", t.Type, t.Shape, w.Type, w.Shape)
-		case w.SHA256 != t.SHA256:
+		case !strings.EqualFold(w.SHA256, t.SHA256):
 			add("manifest-mismatch", t.Name, "sha256 %s, the manifest has %s", t.SHA256, w.SHA256)
 		}
 	}
 	for _, t := range m.Tensors {
-		if _, left := want[t.Name]; left {
+		if len(want[t.Name]) > 0 {
+			want[t.Name] = want[t.Name][1:]
 			add("missing-tensor", t.Name, "the manifest has it, the model has not")
 		}
 	}
-	files, hashes := map[string]FileHash{}, map[string]bool{}
+	hashes, named := map[string]bool{}, map[string]string{}
 	for _, f := range m.Files {
-		files[f.Name], hashes[f.SHA256] = f, true
+		hashes[strings.ToLower(f.SHA256)], named[f.Name] = true, f.SHA256
 	}
 	for _, f := range now.Files {
-		switch w, ok := files[f.Name]; {
-		case ok && w.SHA256 != f.SHA256:
-			add("manifest-mismatch", f.Name, "sha256 %s, the manifest has %s", f.SHA256, w.SHA256)
-		case !ok && !hashes[f.SHA256]: // a file may have been renamed
+		switch w, ok := named[f.Name]; {
+		case hashes[f.SHA256]: // under this name or another: it may have been renamed
+		case ok:
+			add("manifest-mismatch", f.Name, "sha256 %s, the manifest has %s", f.SHA256, w)
+		default:
 			add("not-in-manifest", f.Name, "the manifest has no file of this name or content")
 		}
 	}
