@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -98,6 +99,15 @@ func runCheck(cmd *cobra.Command, path string, o *checkFlags) error {
 	if err != nil {
 		return err
 	}
+	var want *check.Manifest
+	if o.against != "" {
+		if want, err = check.ReadManifest(o.against); err != nil {
+			return err
+		}
+	}
+	if err := mayWrite(o.write); err != nil {
+		return err
+	}
 	format, problems, err := check.Structure(target)
 	if err != nil {
 		return err
@@ -108,7 +118,7 @@ func runCheck(cmd *cobra.Command, path string, o *checkFlags) error {
 	switch {
 	case err == nil:
 		defer ins.Close()
-		err = d.look(cmd, ins, o)
+		err = d.look(cmd, ins, o, want)
 	case d.Valid: // nothing may pass for valid that cannot be opened
 		var fault *formats.Error
 		if !errors.As(err, &fault) {
@@ -157,8 +167,9 @@ func targetPath(name string) (string, error) {
 // hasWeights reports whether a model is more than its description.
 func hasWeights(ins *inspect.Inspection) bool { return ins.GGUF != nil || ins.HF.StoredTensors > 0 }
 
-// look goes beyond the structure of an opened model.
-func (d *checkDocument) look(cmd *cobra.Command, ins *inspect.Inspection, o *checkFlags) error {
+// look goes beyond the structure of an opened model; want is the manifest to
+// compare with, nil for none.
+func (d *checkDocument) look(cmd *cobra.Command, ins *inspect.Inspection, o *checkFlags, want *check.Manifest) error {
 	var load error
 	draft := false
 	if ins.Model != nil && hasWeights(ins) {
@@ -198,7 +209,7 @@ func (d *checkDocument) look(cmd *cobra.Command, ins *inspect.Inspection, o *che
 		}
 	}
 	manifest := &check.Manifest{Schema: 1}
-	if o.sha256 || o.write != "" || o.against != "" {
+	if o.sha256 || o.write != "" || want != nil {
 		err := watched(progress, "hashing files", ins.FileBytes(), func(read *atomic.Uint64) (err error) {
 			manifest.Files, err = check.Hash(ctx, ins, read)
 			return err
@@ -208,7 +219,7 @@ func (d *checkDocument) look(cmd *cobra.Command, ins *inspect.Inspection, o *che
 		}
 		d.Files = manifest.Files
 	}
-	if o.write == "" && o.against == "" {
+	if o.write == "" && want == nil {
 		return nil
 	}
 	err := watched(progress, "hashing tensors", ins.TensorBytes(), func(read *atomic.Uint64) (err error) {
@@ -218,11 +229,7 @@ func (d *checkDocument) look(cmd *cobra.Command, ins *inspect.Inspection, o *che
 	if err != nil {
 		return err
 	}
-	if o.against != "" {
-		want, err := check.ReadManifest(o.against)
-		if err != nil {
-			return err
-		}
+	if want != nil {
 		d.add(want.Compare(manifest))
 	}
 	if o.write != "" {
@@ -231,14 +238,40 @@ func (d *checkDocument) look(cmd *cobra.Command, ins *inspect.Inspection, o *che
 	return nil
 }
 
-// writeManifest writes a manifest to a new file.
+// mayWrite refuses a place for a manifest before the time for it is spent: where
+// no file can be, and where there is one that is no manifest, a model's for one.
+func mayWrite(path string) error {
+	if path == "" {
+		return nil
+	}
+	info, err := os.Stat(path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		_, err = os.Stat(filepath.Dir(path))
+	case err == nil && info.IsDir():
+		err = fmt.Errorf("%s: a folder, want a file's name", path)
+	case err == nil && info.Mode().IsRegular() && info.Size() > 0:
+		if _, other := check.ReadManifest(path); other != nil {
+			err = fmt.Errorf("%s: is there already and is no manifest: it is not overwritten", path)
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("--write-manifest: %w", err)
+	}
+	return nil
+}
+
+// writeManifest writes a manifest whole, or removes what it has written.
 func writeManifest(path string, m *check.Manifest) error {
 	f, err := os.Create(path)
 	if err != nil {
 		return err
 	}
-	err = json.NewEncoder(f).Encode(m)
-	return errors.Join(err, f.Close())
+	err = errors.Join(json.NewEncoder(f).Encode(m), f.Close())
+	if info, statErr := os.Lstat(path); err != nil && statErr == nil && info.Mode().IsRegular() {
+		err = errors.Join(err, os.Remove(path))
+	}
+	return err
 }
 
 // templatesOf reads the chat templates of a model.

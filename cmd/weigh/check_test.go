@@ -212,6 +212,32 @@ func TestCheckManifest(t *testing.T) {
 	}
 }
 
+func TestCheckWritesOverNothingButAManifest(t *testing.T) {
+	dir := t.TempDir()
+	data := tinyLlama().Bytes()
+	at := func(name string) string { return filepath.Join(dir, name) }
+	for name, text := range map[string][]byte{"m.gguf": data, "config.json": []byte("{}"), "empty.json": nil} {
+		if err := os.WriteFile(at(name), text, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.Symlink("m.gguf", at("link.json")); err != nil {
+		t.Fatal(err)
+	}
+	for _, tt := range []struct {
+		name string
+		code int
+	}{{"m.gguf", 2}, {"link.json", 2}, {"config.json", 2}, {"", 2}, {"gone/m.json", 2}, {"m.gguf/m.json", 2}, {"empty.json", 0}, {"new.json", 0}, {"new.json", 0}} {
+		out, trouble, code := weigh(t, "check", at("m.gguf"), "--write-manifest", at(tt.name))
+		if code != tt.code || code == 2 && (out != "" || !strings.Contains(trouble, "--write-manifest")) {
+			t.Errorf("%s: exit code %d, want %d: %s", tt.name, code, tt.code, trouble)
+		}
+	}
+	if now, err := os.ReadFile(at("m.gguf")); err != nil || string(now) != string(data) {
+		t.Errorf("the model was written over: %v", err)
+	}
+}
+
 func TestCheckText(t *testing.T) {
 	g := fixtures.Model("llama-Q4_K_M").Set("tokenizer.chat_template", "{% for m in messages %}{{ m['content'] | trim }}{{ m.__class__\x1b[2J }}{% endfor %}")
 	path := filepath.Join(t.TempDir(), "m.gguf")
