@@ -267,7 +267,7 @@ func (g ggufMeta) Lookup(key string) (any, bool) {
 func openHF(path string) (*Inspection, error) {
 	h, err := hf.Open(path)
 	if err != nil {
-		return nil, err
+		return nil, plainPathError(err)
 	}
 	m := &Inspection{Path: path, Format: Safetensors, HF: h}
 	dir := path

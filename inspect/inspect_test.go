@@ -219,7 +219,7 @@ func TestABadValueIsNamedAsTheConfigurationNamesIt(t *testing.T) {
 		"text":                         {"config.json", llama + `,"intermediate_size":"\u001b[31m"`, `config.json: intermediate_size: text "\x1b[31m", want`},
 		"an object":                    {"config.json", llama + `,"vocab_size":{}`, "config.json: vocab_size: an object, want"},
 		"lists in a list":              {"config.json", llama + `,"num_key_value_heads":[[1],2]`, "config.json: num_key_value_heads: an array, want"},
-		"a list that is too short":     {"config.json", llama + `,"num_key_value_heads":[2]`, "config.json: num_key_value_heads: 1 values for 2 layers"},
+		"a list that is too short":     {"config.json", llama + `,"num_key_value_heads":[2]`, "config.json: num_key_value_heads: 1 values, want 2"},
 		"no layers":                    {"config.json", llama + `,"num_hidden_layers":0`, "config.json: num_hidden_layers: 0 layers"},
 		"too many layers":              {"config.json", llama + `,"num_hidden_layers":99999`, "config.json: num_hidden_layers: 99999, want"},
 		"layers by another name":       {"config.json", llama + `,"n_layers":true`, "config.json: n_layers: true, want"},

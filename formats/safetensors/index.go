@@ -27,6 +27,13 @@ type Index struct {
 	size      int64
 }
 
+// The most shards that a model may have, and the longest of their names: file
+// systems have none that is longer.
+const (
+	maxShards   = 10_000
+	maxFileName = 255
+)
+
 // ReadIndex reads the index of size bytes in src. A shard outside the folder of
 // the index is refused.
 func ReadIndex(src io.ReaderAt, size int64) (*Index, error) {
@@ -39,8 +46,9 @@ func ReadIndex(src io.ReaderAt, size int64) (*Index, error) {
 	ix.TotalSize, err = scanIndex(src, size, func(s *jsonscan.Scanner, tensor, file string, at int64) {
 		ix.Tensors++
 		if !files[file] {
-			s.Charge(costMetadata + len(file))
-			files[file] = true
+			if files[file] = true; len(files) > maxShards {
+				s.Fail(at, "more than %d files", maxShards)
+			}
 		}
 	})
 	if err != nil {
@@ -83,8 +91,12 @@ func scanIndex(src io.ReaderAt, size int64, entry func(s *jsonscan.Scanner, tens
 					return
 				}
 				file := s.String()
-				if !filepath.IsLocal(file) || strings.ContainsAny(file, `\:`) {
+				switch {
+				case !filepath.IsLocal(file) || strings.ContainsAny(file, `\:`):
 					s.Fail(at, "tensor %.200q is said to be in %.200q, which is outside the folder of the index", tensor, file)
+					return
+				case filepath.Clean(file) == "." || len(file) > maxFileName || strings.ContainsRune(file, 0):
+					s.Fail(at, "tensor %.200q is said to be in %.200q, which no file can be called", tensor, file)
 					return
 				}
 				entry(s, tensor, file, at)
@@ -235,9 +247,6 @@ func newHolders(shards map[string]*File) *holders {
 	h.names = formats.NewNames(len(h.all), func(i int) string { return h.all[i].Name })
 	return h
 }
-
-// maxShards is the most shards whose absence is looked for by name.
-const maxShards = 10_000
 
 // lostSiblings returns the names that the shards' own, "…-00001-of-00003",
 // promise and that are not there.

@@ -226,6 +226,15 @@ func TestHostileHeaderStaysInBudget(t *testing.T) {
 	}
 }
 
+// manyFiles returns the entries of an index of n tensors in as many files.
+func manyFiles(n int) string {
+	entries := make([]string, n)
+	for i := range entries {
+		entries[i] = fmt.Sprintf(`"%d":"m-%d"`, i, i)
+	}
+	return strings.Join(entries, ",")
+}
+
 func TestReadIndex(t *testing.T) {
 	tests := map[string]struct {
 		in    string
@@ -242,6 +251,10 @@ func TestReadIndex(t *testing.T) {
 		"a path of another system":      {`{"weight_map":{"a":"C:\\m"}}`, 0, nil, "outside the folder"},
 		"a number for a file":           {`{"weight_map":{"a":1}}`, 0, nil, "a number as its file"},
 		"a weight map that is an array": {`{"weight_map":[]}`, 0, nil, "want an object"},
+		"the folder for a file":         {`{"weight_map":{"a":"./"}}`, 0, nil, "no file can be called"},
+		"a name with a NUL":             {`{"weight_map":{"a":"m\u0000"}}`, 0, nil, "no file can be called"},
+		"a name that is too long":       {`{"weight_map":{"a":"` + strings.Repeat("m", maxName+1) + `"}}`, 0, nil, "no file can be called"},
+		"more files than a model has":   {`{"weight_map":{` + manyFiles(maxShards+1) + `}}`, 0, nil, "more than 10000 files"},
 		"cut in the middle":             {`{"weight_map":{"a":"m`, 0, nil, "ends inside a string"},
 	}
 	for name, tt := range tests {

@@ -38,11 +38,17 @@ func Structure(path string) (format string, problems []Problem, err error) {
 		if err != nil {
 			var fault *formats.Error
 			var lfs *formats.LFSPointer
+			var of *fs.PathError
+			file := ""
+			if errors.As(err, &of) {
+				file = of.Path
+				err = fmt.Errorf("%s: %w", of.Path, of.Err)
+			}
 			switch {
 			case errors.As(err, &fault):
-				return format, []Problem{{formats.Problem{Severity: formats.SeverityError, Code: "malformed", Message: fault.Err.Error(), Field: fault.Format + ": " + fault.Field, Offset: fault.Offset}, ""}}, nil
+				return format, []Problem{{formats.Problem{Severity: formats.SeverityError, Code: "malformed", Message: fault.Err.Error(), Field: fault.Field, Offset: fault.Offset}, file}}, nil
 			case errors.As(err, &lfs):
-				return format, []Problem{{formats.Problem{Severity: formats.SeverityError, Code: "lfs-pointer", Message: lfs.Error(), Field: "file"}, ""}}, nil
+				return format, []Problem{{formats.Problem{Severity: formats.SeverityError, Code: "lfs-pointer", Message: lfs.Error(), Field: "file"}, file}}, nil
 			}
 			return "", nil, err
 		}

@@ -148,7 +148,25 @@ func Check(path string) ([]formats.Problem, error) {
 	if err := f.read(safetensors.Check); err != nil {
 		return nil, err
 	}
-	return f.problems, nil
+	return append(f.problems, f.pointers()...), nil
+}
+
+// pointers lists the files beside the weights that Git LFS has not fetched.
+func (f *folder) pointers() (problems []formats.Problem) {
+	for _, name := range f.names {
+		if f.alone || !slices.Contains([]string{".json", ".jinja", ".model", ".txt", ".tiktoken"}, filepath.Ext(name)) {
+			continue
+		}
+		file, size, err := formats.Open(f.at(name))
+		if err != nil {
+			continue
+		}
+		if p := formats.ReadLFSPointer(file, size); p != nil {
+			problems = append(problems, formats.Problem{Severity: formats.SeverityError, Code: "lfs-pointer", Message: p.Error(), Field: name + ": file"})
+		}
+		file.Close()
+	}
+	return problems
 }
 
 func open(path string) (*Model, error) {
@@ -210,7 +228,7 @@ func (f *folder) json(name string) (hfconfig.Object, error) {
 	defer file.Close()
 	o, err := hfconfig.Read(file, size, name)
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", f.at(name), err)
+		return nil, &fs.PathError{Op: "read", Path: f.at(name), Err: err}
 	}
 	return o, nil
 }
@@ -347,7 +365,7 @@ func (f *folder) readIndex(name string) error {
 	defer file.Close()
 	f.indexAt = f.at(name)
 	if f.index, err = safetensors.ReadIndex(file, size); err != nil {
-		return fmt.Errorf("%s: %w", f.indexAt, err)
+		return &fs.PathError{Op: "read", Path: f.indexAt, Err: err}
 	}
 	return nil
 }
@@ -375,7 +393,7 @@ func (f *folder) read(header func(src io.ReaderAt, size int64) (*safetensors.Fil
 		h, problems, err := header(file, size)
 		file.Close()
 		if err != nil {
-			return fmt.Errorf("%s: %w", f.at(name), err)
+			return &fs.PathError{Op: "read", Path: f.at(name), Err: err}
 		}
 		for _, p := range problems {
 			p.Field = name + ": " + p.Field
@@ -402,7 +420,7 @@ func (f *folder) read(header func(src io.ReaderAt, size int64) (*safetensors.Fil
 	}
 	problems, err := safetensors.CheckShards(f.index, index, read)
 	if err != nil {
-		return fmt.Errorf("%s: %w", f.indexAt, err)
+		return &fs.PathError{Op: "read", Path: f.indexAt, Err: err}
 	}
 	f.problems = append(f.problems, problems...)
 	return nil

@@ -646,6 +646,15 @@ func TestCheckListsFaultsOfAllFiles(t *testing.T) {
 	if got, want := codes(), []string{"trailing-data"}; !slices.Contains(got, want[0]) {
 		t.Errorf("codes %v, want %v among them", got, want)
 	}
+	pointer := "version https://git-lfs.github.com/spec/v1\noid sha256:1f2e\nsize 4920734272\n"
+	for _, name := range []string{"tokenizer.json", "picture.png"} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(pointer), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got := codes(); strings.Count(strings.Join(got, " "), "lfs-pointer") != 1 {
+		t.Errorf("codes %v, want one pointer among them", got)
+	}
 }
 
 func TestABlobIsReadWhateverItsName(t *testing.T) {
