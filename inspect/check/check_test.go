@@ -1,6 +1,7 @@
 package check
 
 import (
+	"context"
 	"encoding/binary"
 	"errors"
 	"os"
@@ -330,7 +331,22 @@ func TestAFileThatChangesIsNotReadAsOne(t *testing.T) {
 	}
 	path := write(t, "m.gguf", whole)
 	ins := open(t, path)
-	err := each(t.Context(), ins, 1, func([]*os.File, int) error { return os.Chtimes(path, time.Time{}, time.Unix(1, 0)) })
+	stop := errors.New("enough")
+	ctx, cancel := context.WithCancelCause(t.Context())
+	cancel(stop)
+	if _, err := Data(ctx, ins, nil); !errors.Is(err, stop) {
+		t.Errorf("cancelled: error = %v, want %v", err, stop)
+	}
+	if err := each(t.Context(), ins, 2, func(ctx context.Context, _ []*os.File, i int) error {
+		if i == 0 {
+			return stop
+		}
+		<-ctx.Done() // what one finds ends the others
+		return context.Cause(ctx)
+	}); !errors.Is(err, stop) {
+		t.Errorf("a failed piece: error = %v, want %v", err, stop)
+	}
+	err := each(t.Context(), ins, 1, func(context.Context, []*os.File, int) error { return os.Chtimes(path, time.Time{}, time.Unix(1, 0)) })
 	if err == nil || !strings.Contains(err.Error(), "changed while it was read") {
 		t.Errorf("a file written meanwhile: error = %v", err)
 	}

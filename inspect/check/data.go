@@ -62,7 +62,7 @@ const chunkBytes = 4 << 20
 func Data(ctx context.Context, ins *inspect.Inspection, read *atomic.Uint64) ([]Problem, error) {
 	pieces := slices.Collect(Pieces(ins))
 	found := make([]*tally, len(pieces))
-	err := each(ctx, ins, len(pieces), func(files []*os.File, i int) error {
+	err := each(ctx, ins, len(pieces), func(ctx context.Context, files []*os.File, i int) error {
 		p := &pieces[i]
 		scan := scanners[p.Type]
 		_, block := p.Type.Block()
@@ -101,9 +101,9 @@ func Data(ctx context.Context, ins *inspect.Inspection, read *atomic.Uint64) ([]
 }
 
 // each opens the model's files and calls f for 0 to n-1 on all cores; the first
-// error ends it. What was read of a file that changed meanwhile is of no model:
+// error ends all by their context. What was read of a file that changed meanwhile is of no model:
 // that is an error too.
-func each(ctx context.Context, ins *inspect.Inspection, n int, f func(files []*os.File, i int) error) error {
+func each(ctx context.Context, ins *inspect.Inspection, n int, f func(ctx context.Context, files []*os.File, i int) error) error {
 	files := make([]*os.File, len(ins.Files))
 	defer func() {
 		for _, file := range files {
@@ -137,7 +137,7 @@ func each(ctx context.Context, ins *inspect.Inspection, n int, f func(files []*o
 				if i >= n {
 					return
 				}
-				if err := f(files, i); err != nil {
+				if err := f(ctx, files, i); err != nil {
 					cancel(err)
 				}
 			}
@@ -167,8 +167,8 @@ func chunks(ctx context.Context, file *os.File, p *Piece, step uint64, read *ato
 	buf := buffers.Get().(*[]byte)
 	defer buffers.Put(buf)
 	for done := uint64(0); done < p.Bytes; {
-		if err := ctx.Err(); err != nil {
-			return err
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
 		}
 		b := (*buf)[:min(step, p.Bytes-done)]
 		at := p.Offset + int64(done)

@@ -44,7 +44,7 @@ type ManifestTensor struct {
 // Hash hashes the model's files. read, which may be nil, counts the bytes.
 func Hash(ctx context.Context, ins *inspect.Inspection, read *atomic.Uint64) ([]FileHash, error) {
 	hashes := make([]FileHash, len(ins.Files))
-	err := each(ctx, ins, len(ins.Files), func(files []*os.File, i int) error {
+	err := each(ctx, ins, len(ins.Files), func(ctx context.Context, files []*os.File, i int) error {
 		info, err := files[i].Stat()
 		if err != nil {
 			return err
@@ -65,7 +65,7 @@ func Hash(ctx context.Context, ins *inspect.Inspection, read *atomic.Uint64) ([]
 func HashTensors(ctx context.Context, ins *inspect.Inspection, read *atomic.Uint64) ([]ManifestTensor, error) {
 	pieces := slices.Collect(Pieces(ins))
 	hashes := make([]ManifestTensor, len(pieces))
-	err := each(ctx, ins, len(pieces), func(files []*os.File, i int) error {
+	err := each(ctx, ins, len(pieces), func(ctx context.Context, files []*os.File, i int) error {
 		p := &pieces[i]
 		h := sha256.New()
 		if err := chunks(ctx, files[p.File], p, chunkBytes, read, func(b []byte, _ int64) { h.Write(b) }); err != nil {
