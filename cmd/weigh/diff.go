@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"iter"
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -31,7 +32,7 @@ func newDiffCmd() *cobra.Command {
 		Long: `Diff compares two models: metadata, tensors, their types and shapes, and with
 --data their contents by hash. Models of different formats are compared by the
 names and shapes that the tensors have in a GGUF; their contents are not, for
-converting changes them.
+converting changes them. Into how many files a model is cut makes no difference.
 
 Exit codes: 0 the same, 1 they differ, 2 could not be compared.`,
 		Example: `  weigh diff a.gguf b.gguf
@@ -327,10 +328,20 @@ type storedValue struct {
 // allMetadata returns the metadata of a model.
 func allMetadata(ins *inspect.Inspection) map[string]any {
 	all := map[string]any{}
+	if ins.HF != nil {
+		maps.Copy(all, ins.HF.Config)
+		for i, f := range ins.HF.Files {
+			for k, v := range f.Metadata {
+				if key := k + "[0]"; all[key] != v { // what all files say is said once
+					all[fmt.Sprintf("%s[%d]", k, i)] = v
+				}
+			}
+		}
+		return all
+	}
 	for _, e := range metadataOf(ins) {
 		switch {
-		case e.kv == nil:
-			all[e.key] = e.value
+		case strings.HasPrefix(e.key, "split."):
 		case e.kv.Type == gguf.Array, e.kv.Type == gguf.String:
 			all[e.key] = storedValue{e.file, e.kv}
 		default:

@@ -1,6 +1,9 @@
 package main
 
 import (
+	"encoding/binary"
+	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -78,6 +81,46 @@ func TestDiff(t *testing.T) {
 	}
 	if _, trouble, code := weigh(t, "diff", a, filepath.Join(dir, "gone.gguf")); code != exitError || trouble == "" {
 		t.Errorf("a missing file: exit code %d, %q", code, trouble)
+	}
+}
+
+func TestDiffOfAModelCutOtherwise(t *testing.T) {
+	dir := t.TempDir()
+	write := func(name string, data []byte) string {
+		path := filepath.Join(dir, name)
+		if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o700), os.WriteFile(path, data, 0o600)); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	g := tinyLlama()
+	whole, shard := write("whole.gguf", g.Bytes()), ""
+	for i, tensors := range [][]fixtures.Tensor{g.Tensors[:4], g.Tensors[4:]} {
+		cut := &fixtures.GGUF{Tensors: tensors}
+		if i == 0 {
+			cut.KVs = slices.Clone(g.KVs)
+		}
+		cut.Set("split.no", uint16(i)).Set("split.count", uint16(2)).Set("split.tensors.count", int32(len(g.Tensors)))
+		shard = write(fmt.Sprintf("cut-%05d-of-00002.gguf", i+1), cut.Bytes())
+	}
+	tensor := func(name string) string { return `"` + name + `":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}` }
+	st := func(name, metadata string, tensors ...string) {
+		text := `{"__metadata__":{"format":"` + metadata + `"},` + strings.Join(tensors, ",") + "}"
+		text = strings.ReplaceAll(text, `"b":{"dtype":"F32","shape":[2],"data_offsets":[0,8]`, fmt.Sprintf(`"b":{"dtype":"F32","shape":[2],"data_offsets":[%d,%d]`, 8*len(tensors)-8, 8*len(tensors)))
+		write(name, append(append(binary.LittleEndian.AppendUint64(nil, uint64(len(text))), text...), make([]byte, 8*len(tensors))...))
+	}
+	st("one/model.safetensors", "pt", tensor("a"), tensor("b"))
+	for folder, metadata := range map[string]string{"two": "pt", "other": "mlx"} {
+		st(folder+"/model-00001-of-00002.safetensors", "pt", tensor("a"))
+		st(folder+"/model-00002-of-00002.safetensors", metadata, tensor("b"))
+	}
+	for _, tt := range []struct {
+		a, b string
+		code int
+	}{{whole, shard, exitOK}, {filepath.Join(dir, "one"), filepath.Join(dir, "two"), exitOK}, {filepath.Join(dir, "one"), filepath.Join(dir, "other"), exitNo}} {
+		if out, trouble, code := weigh(t, "diff", tt.a, tt.b, "--data"); code != tt.code {
+			t.Errorf("%s and %s: exit code %d, want %d\n%s%s", tt.a, tt.b, code, tt.code, out, trouble)
+		}
 	}
 }
 

@@ -218,6 +218,16 @@ func TestData(t *testing.T) {
 	}
 }
 
+func TestDataLooksAtNoBigEndianValues(t *testing.T) {
+	g := (&fixtures.GGUF{BigEndian: true}).Set("general.architecture", "llama").Add("t", formats.F32, 8)
+	b := g.Build()
+	copy(b.Data[b.DataOffset:], "\x3f\x80\x80\x7f") // just above 1
+	problems, err := Data(t.Context(), open(t, write(t, "m.gguf", b.Data)), nil)
+	if err != nil || !slices.Equal(codes(problems), []string{"big-endian tensors"}) {
+		t.Errorf("Data() = %+v, %v", problems, err)
+	}
+}
+
 func TestScannersOfBytes(t *testing.T) {
 	for typ, nan := range map[formats.DType]int{formats.F8_E5M2FNUZ: 0x80, formats.F8_E4M3FNUZ: 0x80, formats.F8_E8M0: 0xff, formats.F4: -1, formats.F6_E2M3: -1, formats.F6_E3M2: -1} {
 		for v := range 256 {

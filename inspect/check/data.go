@@ -60,6 +60,9 @@ const chunkBytes = 4 << 20
 // What makes a block invalid is as in ggml/src/ggml-quants.c@v0.5.0,
 // ggml_validate_row_data (llama.cpp's --check-tensors).
 func Data(ctx context.Context, ins *inspect.Inspection, read *atomic.Uint64) ([]Problem, error) {
+	if ins.GGUF != nil && ins.GGUF.Files[0].BigEndian {
+		return []Problem{{formats.Problem{Severity: formats.SeverityWarning, Code: "big-endian", Field: "tensors", Offset: -1, Message: "the values are not looked at: they are big-endian"}, ins.Files[0].Path}}, nil
+	}
 	pieces := slices.Collect(Pieces(ins))
 	found := make([]*tally, len(pieces))
 	err := each(ctx, ins, len(pieces), func(ctx context.Context, files []*os.File, i int) error {
