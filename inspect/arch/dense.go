@@ -7,23 +7,23 @@ import (
 
 // Decoders that differ from Llama in a turn or two.
 var _ = register(
-	&Arch{Name: "mistral3", Rope: model.RopeNorm, Load: loadAttnTemp, Build: wiring{factors: true, scaleQ: attnTemp}.model, Needs: "attention.layer_norm_rms_epsilon", Source: "src/models/mistral3.cpp@v0.5.0"},
-	&Arch{Name: "arcee", Rope: model.RopeNorm, Build: wiring{factors: true, ffn: denseFFN(ActReLUSqr)}.model, Needs: "attention.layer_norm_rms_epsilon", Source: "src/models/arcee.cpp@v0.5.0"},
-	&Arch{Name: "apertus", Rope: model.RopeNeoX, Build: wiring{factors: true, qkNorm: qkBefore, ffn: (*Builder).xielu}.model, Needs: "attention.layer_norm_rms_epsilon", Source: "src/models/apertus.cpp@v0.5.0"},
-	&Arch{Name: "smollm3", Rope: model.RopeNorm, Build: wiring{noRope: everyFourth}.model, Needs: "attention.layer_norm_rms_epsilon", Source: "src/models/smollm3.cpp@v0.5.0"},
-	&Arch{Name: "seed_oss", Rope: model.RopeNeoX, Build: wiring{ffnNorm: "post_attention_norm"}.model, Needs: "attention.layer_norm_rms_epsilon", Source: "src/models/seed-oss.cpp@v0.5.0"},
-	&Arch{Name: "maincoder", Rope: model.RopeNorm, Build: wiring{qkNorm: qkAfter}.model, Needs: "attention.layer_norm_rms_epsilon", Source: "src/models/maincoder.cpp@v0.5.0"},
-	&Arch{Name: "pockettts", Rope: model.RopeNorm, Build: wiring{layer: true, noBiasO: true, ffn: denseFFN(ActGELU)}.model, Needs: "attention.layer_norm_epsilon", Source: "src/models/pockettts.cpp@v0.5.0"},
-	&Arch{Name: "orion", Rope: model.RopeNeoX, Build: wiring{layer: true, noBiasO: true}.model, Needs: "attention.layer_norm_epsilon", Source: "src/models/orion.cpp@v0.5.0"},
-	&Arch{Name: "xverse", Rope: model.RopeNorm, Build: wiring{noBiasO: true}.model, Needs: "attention.layer_norm_rms_epsilon", Source: "src/models/xverse.cpp@v0.5.0"},
-	&Arch{Name: "internlm2", Rope: model.RopeNorm, Build: wiring{}.model, Needs: "attention.layer_norm_rms_epsilon", Source: "src/models/internlm2.cpp@v0.5.0"},
-	&Arch{Name: "baichuan", Rope: model.RopeNorm, Load: loadBaichuan, Build: wiring{noBiasO: true, noRope: notBaichuan7B}.model, Needs: "attention.layer_norm_rms_epsilon", Source: "src/models/baichuan.cpp@v0.5.0"},
-	&Arch{Name: "jais", Rope: model.RopeNone, Load: loadMPT, Build: wiring{layer: true, noRope: always}.model, Needs: "attention.layer_norm_epsilon", Source: "src/models/jais.cpp@v0.5.0"},
-	&Arch{Name: "jais2", Rope: model.RopeNeoX, Quant: QuantQuirk{Layers70B: 68}, Build: wiring{layer: true, ffn: denseFFN(ActReLUSqr)}.model, Needs: "attention.layer_norm_epsilon", Source: "src/models/jais2.cpp@v0.5.0"},
-	&Arch{Name: "nemotron", Rope: model.RopeNeoX, Build: wiring{layer: true, ffn: denseFFN(ActReLUSqr)}.model, Needs: "attention.layer_norm_epsilon", Source: "src/models/nemotron.cpp@v0.5.0"},
-	&Arch{Name: "pangu-embedded", Rope: model.RopeNeoX, Build: wiring{}.model, Needs: "attention.layer_norm_rms_epsilon", Source: "src/models/pangu-embed.cpp@v0.5.0"},
-	&Arch{Name: "talkie", Rope: model.RopeNeoX, Build: talkie, Needs: "attention.layer_norm_rms_epsilon logit_scale", Source: "src/models/talkie.cpp@v0.5.0"},
-	&Arch{Name: "spark2_5", Rope: model.RopeNeoX, Load: loadSpark, Build: spark, Needs: "attention.layer_norm_rms_epsilon attention.sliding_window attention.sliding_window_pattern", Source: "src/models/spark2-5.cpp@v0.5.0"},
+	&Arch{Name: "mistral3", Rope: model.RopeNorm, Load: loadAttnTemp, Build: wiring{factors: true, scaleQ: attnTemp}.model, Tensors: (*wants).llama, Needs: "attention.layer_norm_rms_epsilon", Source: "src/models/mistral3.cpp@v0.5.0"},
+	&Arch{Name: "arcee", Rope: model.RopeNorm, Build: wiring{factors: true, ffn: denseFFN(ActReLUSqr)}.model, Tensors: stack{output: maybe, ffn: ungated(unasked), more: each{(*wants).freqs}}.ask, Needs: "attention.layer_norm_rms_epsilon", Source: "src/models/arcee.cpp@v0.5.0"},
+	&Arch{Name: "apertus", Rope: model.RopeNeoX, Build: wiring{factors: true, qkNorm: qkBefore, ffn: (*Builder).xielu}.model, Tensors: (*wants).apertus, Needs: "attention.layer_norm_rms_epsilon", Source: "src/models/apertus.cpp@v0.5.0"},
+	&Arch{Name: "smollm3", Rope: model.RopeNorm, Build: wiring{noRope: everyFourth}.model, Tensors: stack{output: maybe}.ask, Needs: "attention.layer_norm_rms_epsilon", Source: "src/models/smollm3.cpp@v0.5.0"},
+	&Arch{Name: "seed_oss", Rope: model.RopeNeoX, Build: wiring{ffnNorm: "post_attention_norm"}.model, Tensors: (*wants).seedOSS, Needs: "attention.layer_norm_rms_epsilon", Source: "src/models/seed-oss.cpp@v0.5.0"},
+	&Arch{Name: "maincoder", Rope: model.RopeNorm, Build: wiring{qkNorm: qkAfter}.model, Tensors: stack{output: maybe, attn: (*wants).evenHeads, more: each{(*wants).qkNorms}}.ask, Needs: "attention.layer_norm_rms_epsilon", Source: "src/models/maincoder.cpp@v0.5.0"},
+	&Arch{Name: "pockettts", Rope: model.RopeNorm, Build: wiring{layer: true, noBiasO: true, ffn: denseFFN(ActGELU)}.model, Tensors: stack{bias: must, attn: (*wants).pocketAttn, ffn: ungated(unasked)}.ask, Needs: "attention.layer_norm_epsilon", Source: "src/models/pockettts.cpp@v0.5.0"},
+	&Arch{Name: "orion", Rope: model.RopeNeoX, Build: wiring{layer: true, noBiasO: true}.model, Tensors: stack{output: must, bias: must, attn: (*wants).square}.ask, Needs: "attention.layer_norm_epsilon", Source: "src/models/orion.cpp@v0.5.0"},
+	&Arch{Name: "xverse", Rope: model.RopeNorm, Build: wiring{noBiasO: true}.model, Tensors: stack{output: must, attn: (*wants).square}.ask, Needs: "attention.layer_norm_rms_epsilon", Source: "src/models/xverse.cpp@v0.5.0"},
+	&Arch{Name: "internlm2", Rope: model.RopeNorm, Build: wiring{}.model, Tensors: stack{output: must, attn: (*wants).square}.ask, Needs: "attention.layer_norm_rms_epsilon", Source: "src/models/internlm2.cpp@v0.5.0"},
+	&Arch{Name: "baichuan", Rope: model.RopeNorm, Load: loadBaichuan, Build: wiring{noBiasO: true, noRope: notBaichuan7B}.model, Tensors: stack{output: must, attn: (*wants).square}.ask, Needs: "attention.layer_norm_rms_epsilon", Source: "src/models/baichuan.cpp@v0.5.0"},
+	&Arch{Name: "jais", Rope: model.RopeNone, Load: loadMPT, Build: wiring{layer: true, noRope: always}.model, Tensors: stack{output: must, bias: must, attn: fused(must), outB: must, ffn: gated(must)}.ask, Needs: "attention.layer_norm_epsilon", Source: "src/models/jais.cpp@v0.5.0"},
+	&Arch{Name: "jais2", Rope: model.RopeNeoX, Quant: QuantQuirk{Layers70B: 68}, Build: wiring{layer: true, ffn: denseFFN(ActReLUSqr)}.model, Tensors: stack{output: maybe, bias: must, outB: must, ffn: ungated(must)}.ask, Needs: "attention.layer_norm_epsilon", Source: "src/models/jais2.cpp@v0.5.0"},
+	&Arch{Name: "nemotron", Rope: model.RopeNeoX, Build: wiring{layer: true, ffn: denseFFN(ActReLUSqr)}.model, Tensors: stack{output: must, bias: must, attn: (*wants).square, outB: maybe, ffn: ungated(maybe)}.ask, Needs: "attention.layer_norm_epsilon", Source: "src/models/nemotron.cpp@v0.5.0"},
+	&Arch{Name: "pangu-embedded", Rope: model.RopeNeoX, Build: wiring{}.model, Tensors: stack{output: maybe, outB: must, more: each{(*wants).factors}}.ask, Needs: "attention.layer_norm_rms_epsilon", Source: "src/models/pangu-embed.cpp@v0.5.0"},
+	&Arch{Name: "talkie", Rope: model.RopeNeoX, Build: talkie, Tensors: (*wants).talkie, Needs: "attention.layer_norm_rms_epsilon logit_scale", Source: "src/models/talkie.cpp@v0.5.0"},
+	&Arch{Name: "spark2_5", Rope: model.RopeNeoX, Load: loadSpark, Build: spark, Tensors: (*wants).spark, Needs: "attention.layer_norm_rms_epsilon attention.sliding_window attention.sliding_window_pattern", Source: "src/models/spark2-5.cpp@v0.5.0"},
 )
 
 // loadAttnTemp reads the scale that queries far into the context get.
@@ -126,3 +126,43 @@ func loadBaichuan(_ *Keys, h *model.HParams) {
 
 // notBaichuan7B reports that the model is not the one with rotary positions.
 func notBaichuan7B(b *Builder, _ int) bool { return b.NLayer() != 32 }
+
+func (w *wants) apertus() {
+	norms := func(w *wants, il int) {
+		w.qkNorms(il)
+		w.may(il, "attn_q_norm.bias", w.NEmbdHeadK(0))
+		w.may(il, "attn_k_norm.bias", w.NEmbdHeadK(0))
+	}
+	stack{output: must, attn: (*wants).evenHeads, outB: maybe, ffn: ungated(unasked), more: each{norms, (*wants).factors}}.ask(w)
+}
+
+func (w *wants) seedOSS() {
+	stack{output: maybe, norms: "attn_norm post_attention_norm", attn: func(w *wants, il int) {
+		d := w.NEmbdHeadK(0)
+		w.attn(il, d*w.NHead(0), d*w.NHeadKV(0), d*w.NHeadKV(0))
+	}}.ask(w)
+}
+
+// pocketAttn is square, but does without any of its projections.
+func (w *wants) pocketAttn(il int) {
+	w.qkv(optional, il, w.NEmbd, w.NEmbd, w.NEmbdVGQA(0), w.NEmbdVGQA(0))
+	w.need(il, "attn_output.weight", w.NEmbd, w.NEmbd)
+}
+
+func (w *wants) talkie() {
+	w.need(-1, "token_embd.weight", w.NEmbd, w.nVocab)
+	w.need(-1, "output.weight", w.NEmbd, w.nVocab)
+	for il := range w.NLayer() {
+		w.evenHeads(il)
+		w.need(il, "attn_q_norm.weight", 1, w.NHead(0))
+		w.ffn(0, il, "", w.NFF(0))
+		w.need(il, "layer_output_scale.weight", 1)
+	}
+}
+
+func (w *wants) spark() {
+	stack{output: maybe, attn: func(w *wants, il int) {
+		w.attn(il, w.NEmbdHeadK(il)*w.NHead(il), w.NEmbdKGQA(il), w.NEmbdVGQA(il))
+		w.need(il, "attn_gate.weight", w.NEmbd, w.NHead(il))
+	}}.ask(w)
+}
