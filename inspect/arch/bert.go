@@ -1,6 +1,10 @@
 package arch
 
 import (
+	"cmp"
+	"slices"
+	"strings"
+
 	"weigh/inspect/graph"
 	"weigh/inspect/model"
 )
@@ -9,56 +13,64 @@ import (
 var _ = register(
 	&Arch{
 		Name: "bert", Rope: model.RopeNeoX, NoMemory: true, Tie: TieNone,
-		Build:  func(b *Builder) { b.bert(bertFFN(ActGELU, true)) },
-		Needs:  "attention.layer_norm_epsilon",
-		Source: "src/models/bert.cpp@v0.5.0",
+		Build:   func(b *Builder) { b.bert(bertFFN(ActGELU, true)) },
+		Tensors: (*wants).bert,
+		Needs:   "attention.layer_norm_epsilon",
+		Source:  "src/models/bert.cpp@v0.5.0",
 	},
 	&Arch{
 		Name: "nomic-bert", Rope: model.RopeNeoX, NoMemory: true, Tie: TieNone,
-		Build:  func(b *Builder) { b.bert(bertFFN(ActSiLU, false)) },
-		Needs:  "attention.layer_norm_epsilon",
-		Source: "src/models/nomic-bert.cpp@v0.5.0",
+		Build:   func(b *Builder) { b.bert(bertFFN(ActSiLU, false)) },
+		Tensors: bertStack{ffn: nomicFFN}.ask,
+		Needs:   "attention.layer_norm_epsilon",
+		Source:  "src/models/nomic-bert.cpp@v0.5.0",
 	},
 	&Arch{
 		Name: "nomic-bert-moe", Rope: model.RopeNeoX, NoMemory: true, Tie: TieNone, Load: loadNomicMoE,
-		Build:  func(b *Builder) { b.bert(nomicExperts) },
-		Needs:  "attention.layer_norm_epsilon",
-		Source: "src/models/nomic-bert-moe.cpp@v0.5.0",
+		Build:   func(b *Builder) { b.bert(nomicExperts) },
+		Tensors: bertStack{ffn: (*wants).nomicExperts}.ask,
+		Needs:   "attention.layer_norm_epsilon",
+		Source:  "src/models/nomic-bert-moe.cpp@v0.5.0",
 	},
 	&Arch{
 		Name: "jina-bert-v2", Rope: model.RopeNone, NoMemory: true, Tie: TieNone,
-		Load:   func(_ *Keys, h *model.HParams) { h.MaxAlibiBias = 8 },
-		Build:  func(b *Builder) { b.bert(jinaFFN) },
-		Needs:  "attention.layer_norm_epsilon",
-		Source: "src/models/jina-bert-v2.cpp@v0.5.0",
+		Load:    func(_ *Keys, h *model.HParams) { h.MaxAlibiBias = 8 },
+		Build:   func(b *Builder) { b.bert(jinaFFN) },
+		Tensors: (*wants).jinaBERT,
+		Needs:   "attention.layer_norm_epsilon",
+		Source:  "src/models/jina-bert-v2.cpp@v0.5.0",
 	},
 	&Arch{
 		Name: "jina-bert-v3", Rope: model.RopeNeoX, NoMemory: true, Tie: TieNone,
-		Build:  func(b *Builder) { b.bert(bertFFN(ActGELU, true)) },
-		Needs:  "attention.layer_norm_epsilon",
-		Source: "src/models/jina-bert-v3.cpp@v0.5.0",
+		Build:   func(b *Builder) { b.bert(bertFFN(ActGELU, true)) },
+		Tensors: bertStack{ffn: ungated(maybe)}.ask,
+		Needs:   "attention.layer_norm_epsilon",
+		Source:  "src/models/jina-bert-v3.cpp@v0.5.0",
 	},
 	&Arch{
 		Name: "modern-bert", Rope: model.RopeNeoX, NoMemory: true, Tie: TieNone, Quirk: Quirk{RankMean: true}, Load: loadModernBERT,
-		Build:  modernBERT,
-		Needs:  "attention.layer_norm_epsilon",
-		Source: "src/models/modern-bert.cpp@v0.5.0",
+		Build:   modernBERT,
+		Tensors: (*wants).modernBERT,
+		Needs:   "attention.layer_norm_epsilon",
+		Source:  "src/models/modern-bert.cpp@v0.5.0",
 	},
 	&Arch{
 		Name: "neo-bert", Rope: model.RopeNorm, NoMemory: true, Tie: TieNone,
 		Build: func(b *Builder) {
 			b.Expand(b.decoder(wiring{attend: (*Builder).uncached, noBiasO: true, ffn: fusedFFN(ActSwiGLU)}))
 		},
-		Needs:  "attention.layer_norm_rms_epsilon",
-		Source: "src/models/neo-bert.cpp@v0.5.0",
+		Tensors: (*wants).neoBERT,
+		Needs:   "attention.layer_norm_rms_epsilon",
+		Source:  "src/models/neo-bert.cpp@v0.5.0",
 	},
 	&Arch{
 		Name: "eurobert", Rope: model.RopeNeoX, NoMemory: true, Tie: TieNone,
 		Build: func(b *Builder) {
 			b.Expand(b.decoder(wiring{attend: (*Builder).uncached, noBiasO: true, ffn: bertFFN(ActSiLU, false)}))
 		},
-		Needs:  "attention.layer_norm_rms_epsilon",
-		Source: "src/models/eurobert.cpp@v0.5.0",
+		Tensors: stack{attn: (*wants).square}.ask,
+		Needs:   "attention.layer_norm_rms_epsilon",
+		Source:  "src/models/eurobert.cpp@v0.5.0",
 	},
 )
 
@@ -185,4 +197,109 @@ func modernBERT(b *Builder) {
 	b.Expand(b.decoder(wiring{
 		attend: (*Builder).uncached, embd: (*Builder).tokNorm, layer: true, bareFirst: true, noBiasO: true, ffn: fusedFFN(act),
 	}))
+}
+
+// A bertStack asks for the tensors of an encoder that norms after attention and
+// after feed-forward.
+type bertStack struct {
+	types presence // of token_types.weight, maybe unless it says otherwise
+	outB  presence // of attn_output.bias, maybe unless it says otherwise
+	ffn   func(w *wants, il int)
+	more  each
+}
+
+// tokenTypes is the key of the number of kinds of token.
+const tokenTypes = "tokenizer.ggml.token_type_count"
+
+func (s bertStack) ask(w *wants) {
+	types, _ := w.meta.Lookup(tokenTypes)
+	n, _ := toInt(types)
+	w.need(-1, "token_embd.weight", w.NEmbd, w.nVocab)
+	w.ask(cmp.Or(s.types, maybe), -1, "token_types.weight", w.NEmbd, n)
+	w.norm(must, -1, "token_embd_norm")
+	for il := range w.NLayer() {
+		w.square(il)
+		w.ask(cmp.Or(s.outB, maybe), il, "attn_output.bias", w.NEmbd)
+		w.norm(must, il, "attn_output_norm")
+		s.ffn(w, il)
+		w.norm(must, il, "layer_output_norm")
+		for _, more := range s.more {
+			more(w, il)
+		}
+	}
+}
+
+// classifier asks for the layers that rank texts.
+func (w *wants) classifier(bias presence) {
+	w.may(-1, "cls.weight", w.NEmbd, w.NEmbd)
+	w.ask(bias, -1, "cls.bias", w.NEmbd)
+	w.may(-1, "cls.output.weight", w.NEmbd, w.NClsOut)
+	w.may(-1, "cls.output.bias", w.NClsOut)
+}
+
+func (w *wants) bert() {
+	w.need(-1, "position_embd.weight", w.NEmbd, w.NCtxTrain)
+	w.classifier(maybe)
+	bertStack{ffn: ungated(maybe)}.ask(w)
+}
+
+func nomicFFN(w *wants, il int) {
+	ungated(maybe)(w, il)
+	w.need(il, "ffn_gate.weight", w.NEmbd, w.NFF(0))
+}
+
+func (w *wants) nomicExperts(il int) {
+	if n := w.MoEEveryNLayers; n <= 0 || il%n != 1 {
+		ungated(maybe)(w, il)
+		return
+	}
+	w.need(il, "ffn_gate_inp.weight", w.NEmbd, w.NExpert)
+	w.need(il, "ffn_up_exps.weight", w.NEmbd, w.NFF(0), w.NExpert)
+	w.need(il, "ffn_down_exps.weight", w.NFF(0), w.NEmbd, w.NExpert)
+}
+
+// jinaBERT takes up projections with a gate in them, and without.
+func (w *wants) jinaBERT() {
+	w.may(-1, "cls.weight", w.NEmbd, 1)
+	w.may(-1, "cls.bias", 1)
+	bertStack{types: must, outB: must, ffn: func(w *wants, il int) {
+		up := w.NFF(0)
+		if i := w.index.Layer(il, "ffn_up.weight"); i >= 0 && slices.Equal(w.tensors[i].Shape, []uint64{uint64(w.NEmbd), uint64(2 * up)}) {
+			up *= 2
+		}
+		w.may(il, "ffn_gate.weight", w.NEmbd, w.NFF(0))
+		w.need(il, "ffn_up.weight", w.NEmbd, up)
+		w.may(il, "ffn_up.bias", up)
+		w.need(il, "ffn_down.weight", w.NFF(0), w.NEmbd)
+		w.need(il, "ffn_down.bias", w.NEmbd)
+	}, more: each{func(w *wants, il int) {
+		for _, name := range strings.Fields("attn_q_norm attn_k_norm attn_norm_2") {
+			w.may(il, name+".weight", w.NEmbd)
+			w.may(il, name+".bias", w.NEmbd)
+		}
+	}}}.ask(w)
+}
+
+func (w *wants) modernBERT() {
+	w.norm(unasked, -1, "token_embd_norm")
+	w.may(0, "attn_norm.weight", w.NEmbd)
+	w.classifier(unasked)
+	w.may(-1, "cls.norm.weight", w.NEmbd)
+	stack{norms: "ffn_norm", ffn: upGated, attn: func(w *wants, il int) {
+		if il > 0 {
+			w.norm(unasked, il, "attn_norm")
+		}
+		w.need(il, "attn_qkv.weight", w.NEmbd, 3*w.NEmbd)
+		w.need(il, "attn_output.weight", w.NEmbd, w.NEmbd)
+	}}.ask(w)
+}
+
+// neoBERT names its last norm an encoder's.
+func (w *wants) neoBERT() {
+	w.need(-1, "token_embd.weight", w.NEmbd, w.nVocab)
+	w.norm(unasked, -1, "enc.output_norm")
+	w.classifier(maybe)
+	for il := range w.NLayer() {
+		stack{attn: fused(unasked), ffn: upGated}.layer(w, il)
+	}
 }

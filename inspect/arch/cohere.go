@@ -6,8 +6,8 @@ import (
 )
 
 var _ = register(
-	&Arch{Name: "command-r", Rope: model.RopeNorm, Load: loadLogitScale, Build: commandR, Needs: "attention.layer_norm_epsilon", Source: "src/models/command-r.cpp@v0.5.0"},
-	&Arch{Name: "cohere2", Rope: model.RopeNorm, Load: loadCohere2, Build: cohere2, Needs: "attention.layer_norm_epsilon logit_scale attention.sliding_window", Source: "src/models/cohere2.cpp@v0.5.0"},
+	&Arch{Name: "command-r", Rope: model.RopeNorm, Load: loadLogitScale, Build: commandR, Tensors: (*wants).commandR, Needs: "attention.layer_norm_epsilon", Source: "src/models/command-r.cpp@v0.5.0"},
+	&Arch{Name: "cohere2", Rope: model.RopeNorm, Load: loadCohere2, Build: cohere2, Tensors: stack{norms: "attn_norm", attn: (*wants).square}.ask, Needs: "attention.layer_norm_epsilon logit_scale attention.sliding_window", Source: "src/models/cohere2.cpp@v0.5.0"},
 )
 
 func loadLogitScale(k *Keys, h *model.HParams) { h.LogitScale = k.Float("logit_scale", 0) }
@@ -60,4 +60,19 @@ func cohere2(b *Builder) {
 		f := b.RopeFactors(il)
 		return b.Rot(q, pos, f, b.NRot(0)), b.Rot(k, pos, f, b.NRot(0))
 	}))
+}
+
+// commandR has norms of queries and keys in models of 64 layers or more.
+func (w *wants) commandR() {
+	s := stack{norms: "attn_norm", attn: (*wants).square}
+	if w.NLayer() >= 64 {
+		s.more = each{(*wants).headNorms}
+	}
+	s.ask(w)
+}
+
+// headNorms asks for norms of queries and keys with weights of each head's own.
+func (w *wants) headNorms(il int) {
+	w.need(il, "attn_q_norm.weight", w.NEmbdHeadK(0), w.NHead(0))
+	w.need(il, "attn_k_norm.weight", w.NEmbdHeadK(0), w.NHeadKV(0))
 }

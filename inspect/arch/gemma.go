@@ -8,27 +8,31 @@ import (
 var _ = register(
 	&Arch{
 		Name: "gemma", Rope: model.RopeNeoX,
-		Build:  wiring{embd: (*Builder).scaledEmbd, noBiasO: true, preAttn: (*Builder).scaledQ, ffn: gegluFFN}.model,
-		Needs:  "attention.layer_norm_rms_epsilon",
-		Source: "src/models/gemma.cpp@v0.5.0",
+		Build:   wiring{embd: (*Builder).scaledEmbd, noBiasO: true, preAttn: (*Builder).scaledQ, ffn: gegluFFN}.model,
+		Tensors: stack{}.ask,
+		Needs:   "attention.layer_norm_rms_epsilon",
+		Source:  "src/models/gemma.cpp@v0.5.0",
 	},
 	&Arch{
 		Name: "gemma2", Rope: model.RopeNeoX, Load: loadGemma2,
-		Build:  func(b *Builder) { b.cappedHead(b.decoder(gemmaWiring((*Builder).cachedISWA, qkNone))) },
-		Needs:  "attention.layer_norm_rms_epsilon",
-		Source: "src/models/gemma2.cpp@v0.5.0",
+		Build:   func(b *Builder) { b.cappedHead(b.decoder(gemmaWiring((*Builder).cachedISWA, qkNone))) },
+		Tensors: stack{norms: gemmaNorms}.ask,
+		Needs:   "attention.layer_norm_rms_epsilon",
+		Source:  "src/models/gemma2.cpp@v0.5.0",
 	},
 	&Arch{
 		Name: "gemma3", Rope: model.RopeNeoX, Load: loadGemma3,
-		Build:  func(b *Builder) { b.cappedHead(b.decoder(gemmaWiring((*Builder).attendKV, qkBefore))) },
-		Needs:  "attention.layer_norm_rms_epsilon",
-		Source: "src/models/gemma3.cpp@v0.5.0",
+		Build:   func(b *Builder) { b.cappedHead(b.decoder(gemmaWiring((*Builder).attendKV, qkBefore))) },
+		Tensors: (*wants).gemma3,
+		Needs:   "attention.layer_norm_rms_epsilon",
+		Source:  "src/models/gemma3.cpp@v0.5.0",
 	},
 	&Arch{
 		Name: "gemma-embedding", Rope: model.RopeNeoX, NoMemory: true, Load: loadGemmaEmbedding,
-		Build:  func(b *Builder) { b.Expand(b.decoder(gemmaWiring((*Builder).uncached, qkBefore))) },
-		Needs:  "attention.layer_norm_rms_epsilon attention.sliding_window",
-		Source: "src/models/gemma-embedding.cpp@v0.5.0",
+		Build:   func(b *Builder) { b.Expand(b.decoder(gemmaWiring((*Builder).uncached, qkBefore))) },
+		Tensors: (*wants).gemma3,
+		Needs:   "attention.layer_norm_rms_epsilon attention.sliding_window",
+		Source:  "src/models/gemma-embedding.cpp@v0.5.0",
 	},
 )
 
@@ -87,4 +91,18 @@ func (b *Builder) cappedHead(cur *graph.Tensor) {
 		cur = b.softcap(cur)
 	}
 	b.Logits(cur)
+}
+
+const gemmaNorms = "attn_norm post_attention_norm ffn_norm post_ffw_norm"
+
+// gemma3 may end in two dense layers, whose widths embedding models have keys
+// for: without them, no such layer has the right shape.
+func (w *wants) gemma3() {
+	wide2, wide3 := 0, 0
+	if w.arch == "gemma-embedding" {
+		wide2, wide3 = w.Int("dense_2_feat_out", 0), w.Int("dense_3_feat_in", 0)
+	}
+	w.may(-1, "dense_2.weight", w.NEmbd, wide2)
+	w.may(-1, "dense_3.weight", wide3, w.NEmbd)
+	stack{output: maybe, norms: gemmaNorms, more: each{(*wants).qkNorms}}.ask(w)
 }

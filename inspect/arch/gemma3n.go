@@ -9,8 +9,9 @@ import (
 var _ = register(
 	&Arch{
 		Name: "gemma3n", Rope: model.RopeNeoX, Tie: TieTwice, Load: loadGemma3n, Memory: sharedTail, Build: gemma3n,
-		Needs:  "attention.layer_norm_rms_epsilon attention.sliding_window",
-		Source: "src/models/gemma3n.cpp@v0.5.0",
+		Tensors: (*wants).gemma3n,
+		Needs:   "attention.layer_norm_rms_epsilon attention.sliding_window",
+		Source:  "src/models/gemma3n.cpp@v0.5.0",
 	},
 )
 
@@ -177,4 +178,39 @@ func (b *Builder) altupCorrect(predictions, activated *graph.Tensor, il int) *gr
 	coefs = b.Cont3D(b.Transpose(coefs), 1, int64(b.NTokens), int64(b.NAltup))
 	innovation = b.Repeat4D(innovation, int64(b.NEmbd), int64(b.NTokens), int64(b.NAltup), 1)
 	return b.Add(b.Mul(innovation, coefs), predictions)
+}
+
+func (w *wants) gemma3n() {
+	w.perLayerEnds(w.NEmbdAltup)
+	w.need(-1, "altup_proj.weight", w.NEmbd, w.NEmbd, w.NAltup-1)
+	w.need(-1, "altup_unembd_proj.weight", w.NEmbd, w.NEmbd, w.NAltup-1)
+	stack{output: maybe, norms: gemmaNorms, more: each{(*wants).qkNorms, (*wants).altup}}.ask(w)
+}
+
+// perLayerEnds asks for what embeds the tokens for each layer, n wide.
+func (w *wants) perLayerEnds(n int) {
+	w.need(-1, "per_layer_token_embd.weight", n*w.NLayer(), w.nVocab)
+	w.need(-1, "per_layer_model_proj.weight", w.NEmbd, n*w.NLayer())
+	w.need(-1, "per_layer_proj_norm.weight", n)
+}
+
+// perLayerGate asks for what brings those embeddings into layer il.
+func (w *wants) perLayerGate(il, n int) {
+	w.need(il, "inp_gate.weight", w.NEmbd, n)
+	w.need(il, "proj.weight", n, w.NEmbd)
+	w.need(il, "post_norm.weight", w.NEmbd)
+}
+
+// altup asks for what layer il has beside attention and feed-forward.
+func (w *wants) altup(il int) {
+	n := w.NAltup
+	w.perLayerGate(il, w.NEmbdAltup)
+	w.need(il, "altup_correct_coef.weight", n, n)
+	w.need(il, "altup_correct_scale.weight", w.NEmbd)
+	w.need(il, "altup_predict_coef.weight", n, n*n)
+	w.need(il, "altup_router.weight", w.NEmbd, n)
+	w.need(il, "altup_router_norm.weight", w.NEmbd)
+	w.need(il, "laurel_l.weight", w.NEmbd, w.LaurelRank)
+	w.need(il, "laurel_r.weight", w.LaurelRank, w.NEmbd)
+	w.need(il, "laurel_post_norm.weight", w.NEmbd)
 }

@@ -1,6 +1,8 @@
 package arch
 
 import (
+	"strings"
+
 	"weigh/inspect/graph"
 	"weigh/inspect/model"
 )
@@ -8,7 +10,7 @@ import (
 var _ = register(
 	&Arch{
 		Name: "gemma4", Rope: model.RopeNeoX, Tie: TieTwice, Load: loadGemma4, Memory: sharedTail, Build: gemma4,
-		Layer: fullAttnFactors, Needs: "attention.layer_norm_rms_epsilon attention.sliding_window attention.key_length_swa attention.value_length_swa attention.sliding_window_pattern embedding_length_per_layer_input", Source: "src/models/gemma4.cpp@v0.5.0",
+		Layer: fullAttnFactors, Tensors: (*wants).gemma4, Needs: "attention.layer_norm_rms_epsilon attention.sliding_window attention.key_length_swa attention.value_length_swa attention.sliding_window_pattern embedding_length_per_layer_input", Source: "src/models/gemma4.cpp@v0.5.0",
 	},
 )
 
@@ -121,4 +123,56 @@ func (b *Builder) gemma4FFN(attn *graph.Tensor, il int) *graph.Tensor {
 	m.GateUp, m.WScale = b.W(il, "ffn_gate_up_exps.weight"), 1
 	out := b.LayerNorm(b.Experts(in, m, il), "post_ffw_norm_2", NormRMS, il)
 	return b.Add(cur, out)
+}
+
+func (w *wants) gemma4() {
+	w.ends()
+	if w.NEmbdPerLayer > 0 {
+		w.perLayerEnds(w.NEmbdPerLayer)
+	}
+	for il := range w.NLayer() {
+		for _, name := range strings.Fields(gemmaNorms) {
+			w.norm(unasked, il, name)
+		}
+		w.gemma4Attn(il)
+		w.ffn(0, il, "", w.NFF(il))
+		w.gemma4Experts(il)
+		if w.NEmbdPerLayer > 0 {
+			w.perLayerGate(il, w.NEmbdPerLayer)
+		}
+		w.may(il, "layer_output_scale.weight", 1)
+	}
+}
+
+func (w *wants) gemma4Attn(il int) {
+	d, k, v := w.NEmbdHeadK(il), w.NEmbdKGQA(il), w.NEmbdVGQA(il)
+	q, cached := d*w.NHead(il), 0
+	if !w.HasKV(il) {
+		cached = optional
+	}
+	if !w.may(il, "attn_qkv.weight", w.NEmbd, q+k+v) {
+		w.need(il, "attn_q.weight", w.NEmbd, q)
+		w.tensor(cached, il, "attn_k.weight", w.NEmbd, k)
+		w.may(il, "attn_v.weight", w.NEmbd, v)
+	}
+	w.need(il, "attn_output.weight", q, w.NEmbd)
+	w.need(il, "attn_q_norm.weight", d)
+	w.tensor(cached, il, "attn_k_norm.weight", d)
+	if !w.IsSWA(il) {
+		w.need(-1, "rope_freqs.weight", d/2)
+	}
+}
+
+// gemma4Experts asks for the experts of layer il, which has them when it has a
+// router.
+func (w *wants) gemma4Experts(il int) {
+	if !w.may(il, "ffn_gate_inp.weight", w.NEmbd, w.NExpert) {
+		return
+	}
+	w.need(il, "ffn_gate_inp.scale", w.NEmbd)
+	for _, name := range []string{"pre_ffw_norm_2", "post_ffw_norm_1", "post_ffw_norm_2"} {
+		w.norm(unasked, il, name)
+	}
+	w.gateUpExps(0, il, w.NEmbd, w.NFFExp(0), w.NExpert)
+	w.need(il, "ffn_down_exps.weight", w.NFFExp(0), w.NEmbd, w.NExpert)
 }

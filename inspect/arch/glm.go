@@ -1,13 +1,15 @@
 package arch
 
 import (
+	"strings"
+
 	"weigh/inspect/graph"
 	"weigh/inspect/model"
 )
 
 var _ = register(
-	&Arch{Name: "chatglm", Rope: model.RopeNorm, Build: wiring{noBiasO: true, ffn: (*Builder).fusedSwiGLU}.model, Needs: "attention.layer_norm_rms_epsilon", Source: "src/models/chatglm.cpp@v0.5.0"},
-	&Arch{Name: "glm4", Rope: model.RopeNorm, NextN: NextNNever, Load: loadGLM4, Build: glm4, Needs: "attention.layer_norm_rms_epsilon", Source: "src/models/glm4.cpp@v0.5.0"},
+	&Arch{Name: "chatglm", Rope: model.RopeNorm, Build: wiring{noBiasO: true, ffn: (*Builder).fusedSwiGLU}.model, Tensors: stack{output: maybe, attn: (*wants).chatGLMAttn, ffn: upGated}.ask, Needs: "attention.layer_norm_rms_epsilon", Source: "src/models/chatglm.cpp@v0.5.0"},
+	&Arch{Name: "glm4", Rope: model.RopeNorm, NextN: NextNNever, Load: loadGLM4, Build: glm4, Tensors: (*wants).glm4, Needs: "attention.layer_norm_rms_epsilon", Source: "src/models/glm4.cpp@v0.5.0"},
 )
 
 // fusedSwiGLU is a block whose gate and up projection are one matrix.
@@ -44,4 +46,38 @@ func glm4(b *Builder) {
 		b.Name(inpL, "l_out", il)
 	}
 	b.lmHead(b.LayerNormOut(inpL, NormRMS))
+}
+
+// chatGLMAttn takes heads of any width, and projects them as if they were
+// together as wide as the model.
+func (w *wants) chatGLMAttn(il int) {
+	w.qkv(0, il, w.NEmbd, w.NEmbdHeadK(0)*w.NHead(0), w.NEmbdKGQA(0), w.NEmbdVGQA(0))
+	w.need(il, "attn_output.weight", w.NEmbd, w.NEmbd)
+}
+
+func (w *wants) glm4() {
+	w.ends()
+	for il := range w.NLayerAll {
+		flags := 0
+		if il >= w.NLayer() {
+			flags = skipped
+		}
+		for _, name := range strings.Fields(gemmaNorms) {
+			w.tensor(flags, il, name+".weight", w.NEmbd)
+		}
+		q := w.NEmbdHeadK(0) * w.NHead(0)
+		w.qkv(flags, il, w.NEmbd, q, w.NEmbdKGQA(0), w.NEmbdVGQA(0))
+		w.tensor(flags, il, "attn_output.weight", q, w.NEmbd)
+		w.tensor(flags, il, "ffn_up.weight", w.NEmbd, 2*w.NFF(0))
+		w.tensor(flags, il, "ffn_down.weight", w.NFF(0), w.NEmbd)
+		if il < w.NLayer() {
+			continue
+		}
+		w.tensor(skipped, il, "nextn.eh_proj.weight", 2*w.NEmbd, w.NEmbd)
+		w.tensor(skipped, il, "nextn.enorm.weight", w.NEmbd)
+		w.tensor(skipped, il, "nextn.hnorm.weight", w.NEmbd)
+		w.tensor(skipped|optional, il, "nextn.embed_tokens.weight", w.NEmbd, w.nVocab)
+		w.tensor(skipped|optional, il, "nextn.shared_head_head.weight", w.NEmbd, w.nVocab)
+		w.tensor(skipped|optional, il, "nextn.shared_head_norm.weight", w.NEmbd)
+	}
 }

@@ -1,6 +1,8 @@
 package arch
 
 import (
+	"strings"
+
 	"weigh/inspect/graph"
 	"weigh/inspect/model"
 )
@@ -8,16 +10,16 @@ import (
 // The GPT-2 line: layer norms, a GELU block without a gate, learned positions
 // or ALiBi.
 var _ = register(
-	&Arch{Name: "gpt2", Rope: model.RopeNone, Build: wiring{layer: true, embd: posEmbd, noRope: always, ffn: denseFFN(ActGELU)}.model, Needs: "attention.layer_norm_epsilon", Source: "src/models/gpt2.cpp@v0.5.0"},
-	&Arch{Name: "starcoder", Rope: model.RopeNorm, Build: wiring{layer: true, embd: posEmbd, noRope: always, ffn: denseFFN(ActGELU)}.model, Needs: "attention.layer_norm_epsilon", Source: "src/models/starcoder.cpp@v0.5.0"},
-	&Arch{Name: "starcoder2", Rope: model.RopeNeoX, Build: wiring{layer: true, ffn: denseFFN(ActGELU)}.model, Needs: "attention.layer_norm_epsilon", Source: "src/models/starcoder2.cpp@v0.5.0"},
-	&Arch{Name: "codeshell", Rope: model.RopeNeoX, Build: wiring{layer: true, ffn: denseFFN(ActGELU)}.model, Needs: "attention.layer_norm_epsilon", Source: "src/models/codeshell.cpp@v0.5.0"},
-	&Arch{Name: "bloom", Rope: model.RopeNone, Load: loadAlibi, Build: wiring{layer: true, embd: embdNorm, noRope: always, ffn: denseFFN(ActGELU)}.model, Needs: "attention.layer_norm_epsilon", Source: "src/models/bloom.cpp@v0.5.0"},
-	&Arch{Name: "mpt", Rope: model.RopeNone, Load: loadMPT, Build: wiring{layer: true, embd: posEmbd, noRope: always, qk: flatQKNorm, ffn: (*Builder).mptFFN}.model, Needs: "attention.layer_norm_epsilon", Source: "src/models/mpt.cpp@v0.5.0"},
-	&Arch{Name: "refact", Rope: model.RopeNone, Load: loadAlibi, Build: wiring{noRope: always, noBiasO: true, ffn: denseFFN(ActSiLU)}.model, Needs: "attention.layer_norm_rms_epsilon", Source: "src/models/refact.cpp@v0.5.0"},
-	&Arch{Name: "gptneox", Rope: model.RopeNeoX, Load: loadParallel, Build: neox, Needs: "attention.layer_norm_epsilon use_parallel_residual", Source: "src/models/gptneox.cpp@v0.5.0"},
-	&Arch{Name: "falcon", Rope: model.RopeNeoX, Quant: QuantQuirk{FewerBits: true}, Load: loadLlama, Build: falcon, Needs: "attention.layer_norm_epsilon", Source: "src/models/falcon.cpp@v0.5.0"},
-	&Arch{Name: "stablelm", Rope: model.RopeNeoX, Build: stablelm, Needs: "attention.layer_norm_epsilon", Source: "src/models/stablelm.cpp@v0.5.0"},
+	&Arch{Name: "gpt2", Rope: model.RopeNone, Build: wiring{layer: true, embd: posEmbd, noRope: always, ffn: denseFFN(ActGELU)}.model, Tensors: (*wants).gpt2, Needs: "attention.layer_norm_epsilon", Source: "src/models/gpt2.cpp@v0.5.0"},
+	&Arch{Name: "starcoder", Rope: model.RopeNorm, Build: wiring{layer: true, embd: posEmbd, noRope: always, ffn: denseFFN(ActGELU)}.model, Tensors: (*wants).gpt2, Needs: "attention.layer_norm_epsilon", Source: "src/models/starcoder.cpp@v0.5.0"},
+	&Arch{Name: "starcoder2", Rope: model.RopeNeoX, Build: wiring{layer: true, ffn: denseFFN(ActGELU)}.model, Tensors: stack{output: maybe, bias: must, attn: (*wants).square, outB: must, ffn: ungated(must)}.ask, Needs: "attention.layer_norm_epsilon", Source: "src/models/starcoder2.cpp@v0.5.0"},
+	&Arch{Name: "codeshell", Rope: model.RopeNeoX, Build: wiring{layer: true, ffn: denseFFN(ActGELU)}.model, Tensors: (*wants).codeshell, Needs: "attention.layer_norm_epsilon", Source: "src/models/codeshell.cpp@v0.5.0"},
+	&Arch{Name: "bloom", Rope: model.RopeNone, Load: loadAlibi, Build: wiring{layer: true, embd: embdNorm, noRope: always, ffn: denseFFN(ActGELU)}.model, Tensors: (*wants).bloom, Needs: "attention.layer_norm_epsilon", Source: "src/models/bloom.cpp@v0.5.0"},
+	&Arch{Name: "mpt", Rope: model.RopeNone, Load: loadMPT, Build: wiring{layer: true, embd: posEmbd, noRope: always, qk: flatQKNorm, ffn: (*Builder).mptFFN}.model, Tensors: (*wants).mpt, Needs: "attention.layer_norm_epsilon", Source: "src/models/mpt.cpp@v0.5.0"},
+	&Arch{Name: "refact", Rope: model.RopeNone, Load: loadAlibi, Build: wiring{noRope: always, noBiasO: true, ffn: denseFFN(ActSiLU)}.model, Tensors: (*wants).llama, Needs: "attention.layer_norm_rms_epsilon", Source: "src/models/refact.cpp@v0.5.0"},
+	&Arch{Name: "gptneox", Rope: model.RopeNeoX, Load: loadParallel, Build: neox, Tensors: stack{output: must, bias: must, attn: fused(must), outB: must, ffn: ungated(must)}.ask, Needs: "attention.layer_norm_epsilon use_parallel_residual", Source: "src/models/gptneox.cpp@v0.5.0"},
+	&Arch{Name: "falcon", Rope: model.RopeNeoX, Quant: QuantQuirk{FewerBits: true}, Load: loadLlama, Build: falcon, Tensors: (*wants).falcon, Needs: "attention.layer_norm_epsilon", Source: "src/models/falcon.cpp@v0.5.0"},
+	&Arch{Name: "stablelm", Rope: model.RopeNeoX, Build: stablelm, Tensors: (*wants).stablelm, Needs: "attention.layer_norm_epsilon", Source: "src/models/stablelm.cpp@v0.5.0"},
 )
 
 func loadAlibi(_ *Keys, h *model.HParams) { h.MaxAlibiBias = 8 }
@@ -144,4 +146,53 @@ func stablelm(b *Builder) {
 		b.Name(inpL, "l_out", il)
 	}
 	b.lmHead(b.LayerNormOut(inpL, NormLayer))
+}
+
+// gptStack is biased throughout.
+var gptStack = stack{output: maybe, bias: must, attn: fused(must), outB: must, ffn: ungated(must)}
+
+func (w *wants) gpt2() {
+	w.need(-1, "position_embd.weight", w.NEmbd, w.NCtxTrain)
+	gptStack.ask(w)
+}
+
+func (w *wants) bloom() {
+	w.norm(must, -1, "token_embd_norm")
+	gptStack.ask(w)
+}
+
+// codeshell embeds by its output matrix when it has no embeddings.
+func (w *wants) codeshell() {
+	w.may(-1, "token_embd.weight", w.NEmbd, w.nVocab)
+	s := stack{bias: must, attn: (*wants).square, outB: must, ffn: ungated(must)}
+	w.head(must, s.bias)
+	for il := range w.NLayer() {
+		s.layer(w, il)
+	}
+}
+
+func (w *wants) mpt() {
+	w.may(-1, "position_embd.weight", w.NEmbd, w.NCtxTrain)
+	stack{output: maybe, bias: maybe, attn: fused(maybe), outB: maybe, ffn: ungated(maybe), more: each{func(w *wants, il int) {
+		for _, name := range strings.Fields("attn_q_norm.weight attn_q_norm.bias attn_k_norm.weight attn_k_norm.bias") {
+			w.may(il, name, w.NEmbd)
+		}
+		w.may(il, "ffn.act.scales", w.NFF(0))
+	}}}.ask(w)
+}
+
+func (w *wants) falcon() {
+	stack{output: maybe, bias: must, norms: "attn_norm", attn: fused(unasked), ffn: ungated(unasked), more: each{func(w *wants, il int) {
+		w.may(il, "attn_norm_2.weight", w.NEmbd)
+		w.may(il, "attn_norm_2.bias", w.NEmbd)
+	}}}.ask(w)
+}
+
+func (w *wants) stablelm() {
+	stack{output: must, bias: must, norms: "attn_norm", attn: (*wants).square, more: each{func(w *wants, il int) {
+		w.may(il, "attn_q_norm.weight", w.NEmbdHeadK(0), w.NHead(0))
+		w.may(il, "attn_k_norm.weight", w.NEmbdHeadK(0), w.NHeadKV(0))
+		w.may(il, "ffn_norm.weight", w.NEmbd)
+		w.may(il, "ffn_norm.bias", w.NEmbd)
+	}}}.ask(w)
 }

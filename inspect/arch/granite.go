@@ -8,11 +8,11 @@ import (
 
 // The Granite line: Llama with scales on embeddings, residuals and logits.
 var _ = register(
-	&Arch{Name: "granite", Rope: model.RopeNorm, Load: loadGranite, Build: granite, Needs: "attention.layer_norm_rms_epsilon logit_scale", Source: "src/models/granite.cpp@v0.5.0"},
-	&Arch{Name: "granitemoe", Rope: model.RopeNorm, Load: loadGraniteMoE, Build: granite, Needs: "attention.layer_norm_rms_epsilon logit_scale", Source: "src/models/granite-moe.cpp@v0.5.0"},
-	&Arch{Name: "granite_swa", Rope: model.RopeNorm, Load: loadGraniteSWA, Build: granite, Needs: "attention.layer_norm_rms_epsilon logit_scale attention.sliding_window attention.sliding_window_pattern", Source: "src/models/granite-swa.cpp@v0.5.0"},
-	&Arch{Name: "graniteswitch", Rope: model.RopeNorm, NextN: NextNKeep, Load: loadGraniteSwitch, Build: graniteSwitch, Needs: "attention.layer_norm_rms_epsilon logit_scale adapters.count adapters.lora_rank adapters.token_ids_activate adapters.token_ids_substitute", Source: "src/models/granite-switch.cpp@v0.5.0"},
-	&Arch{Name: "minicpm", Rope: model.RopeNorm, Load: loadMiniCPM, Build: granite, Needs: "attention.layer_norm_rms_epsilon", Source: "src/models/minicpm.cpp@v0.5.0"},
+	&Arch{Name: "granite", Rope: model.RopeNorm, Load: loadGranite, Build: granite, Tensors: (*wants).llama, Needs: "attention.layer_norm_rms_epsilon logit_scale", Source: "src/models/granite.cpp@v0.5.0"},
+	&Arch{Name: "granitemoe", Rope: model.RopeNorm, Load: loadGraniteMoE, Build: granite, Tensors: (*wants).llama, Needs: "attention.layer_norm_rms_epsilon logit_scale", Source: "src/models/granite-moe.cpp@v0.5.0"},
+	&Arch{Name: "granite_swa", Rope: model.RopeNorm, Load: loadGraniteSWA, Build: granite, Tensors: (*wants).graniteSWA, Needs: "attention.layer_norm_rms_epsilon logit_scale attention.sliding_window attention.sliding_window_pattern", Source: "src/models/granite-swa.cpp@v0.5.0"},
+	&Arch{Name: "graniteswitch", Rope: model.RopeNorm, NextN: NextNKeep, Load: loadGraniteSwitch, Build: graniteSwitch, Tensors: (*wants).graniteSwitch, Needs: "attention.layer_norm_rms_epsilon logit_scale adapters.count adapters.lora_rank adapters.token_ids_activate adapters.token_ids_substitute", Source: "src/models/granite-switch.cpp@v0.5.0"},
+	&Arch{Name: "minicpm", Rope: model.RopeNorm, Load: loadMiniCPM, Build: granite, Tensors: (*wants).llama, Needs: "attention.layer_norm_rms_epsilon", Source: "src/models/minicpm.cpp@v0.5.0"},
 )
 
 func loadGraniteMoE(k *Keys, h *model.HParams) {
@@ -226,4 +226,45 @@ func (b *Builder) switchedDelta(il int, name string, cur, ids *graph.Tensor) *gr
 func (b *Builder) switchedMM(il int, name string, cur, ids *graph.Tensor) *graph.Tensor {
 	base := b.MulMat(b.W(il, name+".weight"), cur)
 	return b.Add(base, b.switchedDelta(il, name, cur, ids))
+}
+
+func (w *wants) graniteSWA() {
+	ffn := gated(unasked)
+	stack{output: maybe, outB: maybe, more: each{(*wants).factors}, ffn: func(w *wants, il int) {
+		w.need(il, "attn_sinks.weight", w.NHead(0))
+		if w.NExpert == 0 {
+			ffn(w, il)
+			w.ffnBiases(il, w.NFF(0))
+			return
+		}
+		w.need(il, "ffn_gate_inp.weight", w.NEmbd, w.NExpert)
+		w.need(il, "ffn_down_exps.weight", w.NFF(0), w.NEmbd, w.NExpert)
+		w.gateUpExps(0, il, w.NEmbd, w.NFF(0), w.NExpert)
+		if w.NFFShexp > 0 {
+			w.need(il, "ffn_up_shexp.weight", w.NEmbd, 2*w.NFFShexp)
+			w.need(il, "ffn_down_shexp.weight", w.NFFShexp, w.NEmbd)
+		}
+	}}.ask(w)
+}
+
+// graniteSwitch has the adapters' matrices, stacked after the one that changes
+// nothing.
+func (w *wants) graniteSwitch() {
+	rank, slots := w.Int("adapters.lora_rank", 0), w.Int("adapters.count", 0)+1
+	adapted := func(il int, name string, in, out int) {
+		w.need(il, name+".lora_a", in, rank, slots)
+		w.need(il, name+".lora_b", rank, out, slots)
+	}
+	q, kv, ff := w.NEmbdHeadK(0)*w.NHead(0), w.NEmbdKGQA(0), w.NFF(0)
+	stack{output: maybe, attn: func(w *wants, il int) {
+		w.need(il, "attn_qkv.weight", w.NEmbd, q+2*kv)
+		w.need(il, "attn_output.weight", q, w.NEmbd)
+		adapted(il, "attn_q", w.NEmbd, q)
+		adapted(il, "attn_k", w.NEmbd, kv)
+		adapted(il, "attn_v", w.NEmbd, kv)
+		adapted(il, "attn_output", q, w.NEmbd)
+		adapted(il, "ffn_gate", w.NEmbd, ff)
+		adapted(il, "ffn_up", w.NEmbd, ff)
+		adapted(il, "ffn_down", ff, w.NEmbd)
+	}}.ask(w)
 }

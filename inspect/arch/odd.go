@@ -7,10 +7,10 @@ import (
 
 // Decoders with a turn that nobody else takes.
 var _ = register(
-	&Arch{Name: "deci", Rope: model.RopeNorm, Quant: QuantQuirk{Layers70B: 80}, Load: loadLlama, Build: deci, Needs: "attention.layer_norm_rms_epsilon", Source: "src/models/deci.cpp@v0.5.0"},
-	&Arch{Name: "bitnet", Rope: model.RopeNeoX, Tie: TieShare, Build: bitnet, Needs: "attention.layer_norm_rms_epsilon", Source: "src/models/bitnet.cpp@v0.5.0"},
-	&Arch{Name: "chameleon", Rope: model.RopeNorm, Load: loadChameleon, Build: chameleon, Needs: "attention.layer_norm_rms_epsilon", Source: "src/models/chameleon.cpp@v0.5.0"},
-	&Arch{Name: "cogvlm", Rope: model.RopeNeoX, Build: cogvlm, Needs: "attention.layer_norm_rms_epsilon", Source: "src/models/cogvlm.cpp@v0.5.0"},
+	&Arch{Name: "deci", Rope: model.RopeNorm, Quant: QuantQuirk{Layers70B: 80}, Load: loadLlama, Build: deci, Tensors: (*wants).deci, Needs: "attention.layer_norm_rms_epsilon", Source: "src/models/deci.cpp@v0.5.0"},
+	&Arch{Name: "bitnet", Rope: model.RopeNeoX, Tie: TieShare, Build: bitnet, Tensors: (*wants).bitnet, Needs: "attention.layer_norm_rms_epsilon", Source: "src/models/bitnet.cpp@v0.5.0"},
+	&Arch{Name: "chameleon", Rope: model.RopeNorm, Load: loadChameleon, Build: chameleon, Tensors: (*wants).chameleon, Needs: "attention.layer_norm_rms_epsilon", Source: "src/models/chameleon.cpp@v0.5.0"},
+	&Arch{Name: "cogvlm", Rope: model.RopeNeoX, Build: cogvlm, Tensors: (*wants).cogvlm, Needs: "attention.layer_norm_rms_epsilon", Source: "src/models/cogvlm.cpp@v0.5.0"},
 )
 
 // deci has layers without attention, with a matrix in its place, or without a
@@ -147,4 +147,56 @@ func cogvlm(b *Builder) {
 		inpL = b.Add(cur, ffnInp)
 	}
 	b.lmHead(b.LayerNormOut(inpL, NormRMS))
+}
+
+func (w *wants) deci() {
+	w.ends()
+	w.ropeFactors()
+	for il := range w.NLayer() {
+		nff := w.NFF(il)
+		switch q := w.NEmbdHeadK(0) * w.NHead(il); {
+		case w.NHeadKV(il) > 0:
+			w.norm(unasked, il, "attn_norm")
+			w.attn(il, q, w.NEmbdKGQA(il), w.NEmbdVGQA(il))
+		case w.NHead(il) > 0:
+			w.norm(unasked, il, "attn_norm")
+			w.need(il, "attn_output.weight", w.NEmbd, w.NEmbd)
+		}
+		w.may(il, "attn_output.bias", w.NEmbd)
+		if nff > 0 {
+			w.norm(unasked, il, "ffn_norm")
+			w.ffn(0, il, "", nff)
+		}
+		w.ffnBiases(il, nff)
+	}
+}
+
+func (w *wants) bitnet() {
+	stack{norms: "attn_norm attn_sub_norm ffn_norm", attn: func(w *wants, il int) {
+		w.need(il, "attn_q.weight", w.NEmbd, w.NEmbd)
+		w.need(il, "attn_k.weight", w.NEmbd, w.NEmbdVGQA(0))
+		w.need(il, "attn_v.weight", w.NEmbd, w.NEmbdVGQA(0))
+		w.need(il, "attn_output.weight", w.NEmbd, w.NEmbd)
+		w.need(il, "ffn_sub_norm.weight", w.NFF(0))
+	}}.ask(w)
+}
+
+func (w *wants) chameleon() {
+	stack{output: maybe, attn: (*wants).square, more: each{(*wants).headNorms, func(w *wants, il int) {
+		w.may(il, "attn_q_norm.bias", w.NEmbdHeadK(0), w.NHead(0))
+		w.may(il, "attn_k_norm.bias", w.NEmbdHeadK(0), w.NHeadKV(0))
+	}}}.ask(w)
+}
+
+func (w *wants) cogvlm() {
+	q := w.NEmbdHeadK(0) * w.NHead(0)
+	stack{output: maybe, more: each{(*wants).freqs}, attn: func(w *wants, il int) {
+		for _, of := range []string{"", "vis_"} {
+			w.need(il, of+"attn_qkv.weight", w.NEmbd, 3*q)
+			w.need(il, of+"attn_output.weight", q, w.NEmbd)
+		}
+		w.need(il, "vis_gate.weight", w.NEmbd, w.NFF(0))
+		w.need(il, "vis_down.weight", w.NFF(0), w.NEmbd)
+		w.need(il, "vis_up.weight", w.NEmbd, w.NFF(0))
+	}}.ask(w)
 }
