@@ -378,10 +378,15 @@ func (p *placement) ropeFactors(i int) error {
 	return nil
 }
 
-// tied places the token embeddings once more, as the output matrix.
+// tied places the token embeddings once more, as the output matrix, or that as
+// the embeddings.
 func (p *placement) tied() error {
 	x := p.m.Index
 	i := x.Global("token_embd.weight")
+	if out := x.Global("output.weight"); p.row.Tie == arch.TieInput && i < 0 && out >= 0 {
+		p.add(out, p.buf[out], groupCopies)
+		return nil
+	}
 	twice := p.row.Tie == arch.TieTwice
 	if p.row.Tie != arch.TieCopy && !twice || i < 0 || p.buf[i] < 0 || x.Global("output.weight") >= 0 {
 		return nil

@@ -54,7 +54,7 @@ func Uses(m *model.Model, o Options) ([]Use, error) {
 			add(r.weight(i), r.p.buf[i])
 		}
 	}
-	if u, b, ok := r.tiedOutput(); ok {
+	if u, b, ok := r.tied(); ok {
 		add(u, b)
 	}
 	r.cached(add)
@@ -149,9 +149,15 @@ func (r *run) weight(i int) Use {
 	return u
 }
 
-// tiedOutput returns the use of the token embeddings as the output matrix.
-func (r *run) tiedOutput() (Use, int16, bool) {
+// tied returns the use of the token embeddings as the output matrix, or of that
+// as the embeddings.
+func (r *run) tied() (Use, int16, bool) {
 	i := r.m.Index.Global("token_embd.weight")
+	if out := r.m.Index.Global("output.weight"); r.row.Tie == arch.TieInput && i < 0 && out >= 0 {
+		u := r.weight(out)
+		u.Layer, u.Ops, u.Read = -1, 0, u.Read/uint64(max(r.m.NVocab, 1))
+		return u, r.p.buf[out], true
+	}
 	if i < 0 || r.p.buf[i] < 0 || r.row.Tie == arch.TieNone || r.m.Index.Global("output.weight") >= 0 {
 		return Use{}, 0, false
 	}

@@ -27,6 +27,7 @@ const (
 	TieShare            // token_embd itself is used, wherever it is
 	TieNone             // the architecture has no output matrix
 	TieTwice            // TieCopy, but there are two even in one buffer: the copy is made first
+	TieInput            // without token_embd, output.weight is loaded once more, where it is
 )
 
 // NextN says when an architecture's NextN blocks are loaded.

@@ -97,7 +97,12 @@ func (b *Builder) Shared(name string, il int) *graph.Tensor {
 }
 
 // TokEmbd returns the token embeddings.
-func (b *Builder) TokEmbd() *graph.Tensor { return b.T("token_embd.weight") }
+func (b *Builder) TokEmbd() *graph.Tensor {
+	if t := b.T("token_embd.weight"); t != nil || b.Row.Tie != TieInput {
+		return t
+	}
+	return b.T("output.weight")
+}
 
 // OutputNorm returns the weight of the norm before the output matrix, or of the
 // encoder's last one.
