@@ -107,9 +107,15 @@ var encoderRows = []row{
 	{hf: []string{"T5EncoderModel"}, arch: "t5encoder", own: true, params: t5, modify: t5Embedding},
 }
 
-// encoder marks a model without a causal mask, and how its states are pooled.
+// encoder marks a model without a causal mask, how many kinds of token it tells
+// apart, and how its states are pooled.
 func encoder(c *converter) {
 	c.put("attention.causal", false)
+	types := int64(1)
+	if c.h.Find("type_vocab_size") != nil {
+		types = c.int("type_vocab_size")
+	}
+	c.put("tokenizer.ggml.token_type_count", types)
 	pool(c)
 }
 
