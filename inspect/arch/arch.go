@@ -252,10 +252,6 @@ func common(k *Keys, h *model.HParams, row *Arch) {
 			k.fail("block_count", "negative head, feed-forward or expert count in layer %d", i)
 			return
 		}
-		if l.NExpertUsed > h.NExpert {
-			k.fail("expert_used_count", "%d of %d experts in layer %d", l.NExpertUsed, h.NExpert, i)
-			return
-		}
 	}
 
 	h.NCtxOrigYarn = k.Int("rope.scaling.original_context_length", h.NCtxTrain)
@@ -296,6 +292,8 @@ func (a *Arch) refuse(k *Keys, h *model.HParams) {
 	switch {
 	case n > maxExperts:
 		k.fail("expert_count", "%d experts, llama.cpp takes %d", n, maxExperts)
+	case used > n:
+		k.fail("expert_used_count", "%d of %d experts", used, n)
 	case n > 0 && used == 0:
 		k.fail("expert_used_count", "no layer uses any of %d experts", n)
 	case groups > 0 && groups >= n, groups > 1 && n%groups != 0:

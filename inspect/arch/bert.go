@@ -12,14 +12,14 @@ import (
 // Encoders, which see the whole batch at once and keep nothing.
 var _ = register(
 	&Arch{
-		Name: "bert", Rope: model.RopeNeoX, NoMemory: true, Tie: TieNone,
+		Name: "bert", Rope: model.RopeNeoX, NoMemory: true, Tie: TieNone, Load: loadBERT,
 		Build:   func(b *Builder) { b.bert(bertFFN(ActGELU, true)) },
 		Tensors: (*wants).bert,
 		Needs:   "attention.layer_norm_epsilon",
 		Source:  "src/models/bert.cpp@v0.5.0",
 	},
 	&Arch{
-		Name: "nomic-bert", Rope: model.RopeNeoX, NoMemory: true, Tie: TieNone,
+		Name: "nomic-bert", Rope: model.RopeNeoX, NoMemory: true, Tie: TieNone, Load: loadBERT,
 		Build:   func(b *Builder) { b.bert(bertFFN(ActSiLU, false)) },
 		Tensors: bertStack{ffn: nomicFFN}.ask,
 		Needs:   "attention.layer_norm_epsilon",
@@ -34,14 +34,14 @@ var _ = register(
 	},
 	&Arch{
 		Name: "jina-bert-v2", Rope: model.RopeNone, NoMemory: true, Tie: TieNone,
-		Load:    func(_ *Keys, h *model.HParams) { h.MaxAlibiBias = 8 },
+		Load:    func(k *Keys, h *model.HParams) { loadEncoder(k, h); h.MaxAlibiBias = 8 },
 		Build:   func(b *Builder) { b.bert(jinaFFN) },
 		Tensors: (*wants).jinaBERT,
 		Needs:   "attention.layer_norm_epsilon",
 		Source:  "src/models/jina-bert-v2.cpp@v0.5.0",
 	},
 	&Arch{
-		Name: "jina-bert-v3", Rope: model.RopeNeoX, NoMemory: true, Tie: TieNone,
+		Name: "jina-bert-v3", Rope: model.RopeNeoX, NoMemory: true, Tie: TieNone, Load: loadBERT,
 		Build:   func(b *Builder) { b.bert(bertFFN(ActGELU, true)) },
 		Tensors: bertStack{ffn: ungated(maybe)}.ask,
 		Needs:   "attention.layer_norm_epsilon",
@@ -55,7 +55,7 @@ var _ = register(
 		Source:  "src/models/modern-bert.cpp@v0.5.0",
 	},
 	&Arch{
-		Name: "neo-bert", Rope: model.RopeNorm, NoMemory: true, Tie: TieNone,
+		Name: "neo-bert", Rope: model.RopeNorm, NoMemory: true, Tie: TieNone, Load: loadEncoder,
 		Build: func(b *Builder) {
 			b.Expand(b.decoder(wiring{attend: (*Builder).uncached, noBiasO: true, ffn: fusedFFN(ActSwiGLU)}))
 		},
@@ -64,7 +64,7 @@ var _ = register(
 		Source:  "src/models/neo-bert.cpp@v0.5.0",
 	},
 	&Arch{
-		Name: "eurobert", Rope: model.RopeNeoX, NoMemory: true, Tie: TieNone,
+		Name: "eurobert", Rope: model.RopeNeoX, NoMemory: true, Tie: TieNone, Load: loadEncoder,
 		Build: func(b *Builder) {
 			b.Expand(b.decoder(wiring{attend: (*Builder).uncached, noBiasO: true, ffn: bertFFN(ActSiLU, false)}))
 		},
@@ -111,7 +111,32 @@ func jinaFFN(b *Builder, cur *graph.Tensor, il int) *graph.Tensor {
 	return b.FeedForward(cur, f, il)
 }
 
+// tokenTypes is the key of the number of kinds of token.
+const tokenTypes = "tokenizer.ggml.token_type_count"
+
+func (k *Keys) tokenTypes() int {
+	v, _ := k.meta.Lookup(tokenTypes)
+	n, _ := toInt(v)
+	return n
+}
+
+func loadBERT(k *Keys, h *model.HParams) {
+	loadEncoder(k, h)
+	if k.tokenTypes() == 0 {
+		k.reject(tokenTypes, "missing or 0: llama.cpp refuses to load this architecture without it")
+	}
+}
+
+// loadEncoder rejects keys and values of different widths, which the shapes of
+// an encoder's tensors do not show.
+func loadEncoder(k *Keys, h *model.HParams) {
+	if h.NEmbdHeadK(0) != h.NEmbdHeadV(0) {
+		k.fail("attention.key_length", "%d, llama.cpp wants the values' %d", h.NEmbdHeadK(0), h.NEmbdHeadV(0))
+	}
+}
+
 func loadNomicMoE(k *Keys, h *model.HParams) {
+	loadBERT(k, h)
 	h.MoEEveryNLayers = k.Int("moe_every_n_layers", 0)
 }
 
@@ -182,6 +207,7 @@ func loadModernBERT(k *Keys, h *model.HParams) {
 		h.SWAType = model.SWASymmetric
 	}
 	h.HiddenAct = k.Str("hidden_activation", "")
+	loadEncoder(k, h)
 }
 
 // modernActs are the activations of Modern BERT by hidden_activation; gated
@@ -208,14 +234,9 @@ type bertStack struct {
 	more  each
 }
 
-// tokenTypes is the key of the number of kinds of token.
-const tokenTypes = "tokenizer.ggml.token_type_count"
-
 func (s bertStack) ask(w *wants) {
-	types, _ := w.meta.Lookup(tokenTypes)
-	n, _ := toInt(types)
 	w.need(-1, "token_embd.weight", w.NEmbd, w.nVocab)
-	w.ask(cmp.Or(s.types, maybe), -1, "token_types.weight", w.NEmbd, n)
+	w.ask(cmp.Or(s.types, maybe), -1, "token_types.weight", w.NEmbd, w.tokenTypes())
 	w.norm(must, -1, "token_embd_norm")
 	for il := range w.NLayer() {
 		w.square(il)

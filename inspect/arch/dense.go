@@ -7,30 +7,47 @@ import (
 
 // Decoders that differ from Llama in a turn or two.
 var _ = register(
-	&Arch{Name: "mistral3", Rope: model.RopeNorm, Load: loadAttnTemp, Build: wiring{factors: true, scaleQ: attnTemp}.model, Tensors: (*wants).llama, Needs: "attention.layer_norm_rms_epsilon", Source: "src/models/mistral3.cpp@v0.5.0"},
-	&Arch{Name: "arcee", Rope: model.RopeNorm, Build: wiring{factors: true, ffn: denseFFN(ActReLUSqr)}.model, Tensors: stack{output: maybe, ffn: ungated(unasked), more: each{(*wants).freqs}}.ask, Needs: "attention.layer_norm_rms_epsilon", Source: "src/models/arcee.cpp@v0.5.0"},
-	&Arch{Name: "apertus", Rope: model.RopeNeoX, Build: wiring{factors: true, qkNorm: qkBefore, ffn: (*Builder).xielu}.model, Tensors: (*wants).apertus, Needs: "attention.layer_norm_rms_epsilon", Source: "src/models/apertus.cpp@v0.5.0"},
-	&Arch{Name: "smollm3", Rope: model.RopeNorm, Build: wiring{noRope: everyFourth}.model, Tensors: stack{output: maybe}.ask, Needs: "attention.layer_norm_rms_epsilon", Source: "src/models/smollm3.cpp@v0.5.0"},
-	&Arch{Name: "seed_oss", Rope: model.RopeNeoX, Build: wiring{ffnNorm: "post_attention_norm"}.model, Tensors: (*wants).seedOSS, Needs: "attention.layer_norm_rms_epsilon", Source: "src/models/seed-oss.cpp@v0.5.0"},
-	&Arch{Name: "maincoder", Rope: model.RopeNorm, Build: wiring{qkNorm: qkAfter}.model, Tensors: stack{output: maybe, attn: (*wants).evenHeads, more: each{(*wants).qkNorms}}.ask, Needs: "attention.layer_norm_rms_epsilon", Source: "src/models/maincoder.cpp@v0.5.0"},
-	&Arch{Name: "pockettts", Rope: model.RopeNorm, Build: wiring{layer: true, noBiasO: true, ffn: denseFFN(ActGELU)}.model, Tensors: stack{bias: must, attn: (*wants).pocketAttn, ffn: ungated(unasked)}.ask, Needs: "attention.layer_norm_epsilon", Source: "src/models/pockettts.cpp@v0.5.0"},
-	&Arch{Name: "orion", Rope: model.RopeNeoX, Build: wiring{layer: true, noBiasO: true}.model, Tensors: stack{output: must, bias: must, attn: (*wants).square}.ask, Needs: "attention.layer_norm_epsilon", Source: "src/models/orion.cpp@v0.5.0"},
-	&Arch{Name: "xverse", Rope: model.RopeNorm, Build: wiring{noBiasO: true}.model, Tensors: stack{output: must, attn: (*wants).square}.ask, Needs: "attention.layer_norm_rms_epsilon", Source: "src/models/xverse.cpp@v0.5.0"},
-	&Arch{Name: "internlm2", Rope: model.RopeNorm, Build: wiring{}.model, Tensors: stack{output: must, attn: (*wants).square}.ask, Needs: "attention.layer_norm_rms_epsilon", Source: "src/models/internlm2.cpp@v0.5.0"},
-	&Arch{Name: "baichuan", Rope: model.RopeNorm, Load: loadBaichuan, Build: wiring{noBiasO: true, noRope: notBaichuan7B}.model, Tensors: stack{output: must, attn: (*wants).square}.ask, Needs: "attention.layer_norm_rms_epsilon", Source: "src/models/baichuan.cpp@v0.5.0"},
+	&Arch{Name: "mistral3", Rope: model.RopeNorm, EvenHeads: true, Load: loadAttnTemp, Build: wiring{factors: true, scaleQ: attnTemp}.model, Tensors: (*wants).llama, Needs: "attention.layer_norm_rms_epsilon", Source: "src/models/mistral3.cpp@v0.5.0"},
+	&Arch{Name: "arcee", Rope: model.RopeNorm, EvenHeads: true, Build: wiring{factors: true, ffn: denseFFN(ActReLUSqr)}.model, Tensors: stack{output: maybe, ffn: ungated(unasked), more: each{(*wants).freqs}}.ask, Needs: "attention.layer_norm_rms_epsilon", Source: "src/models/arcee.cpp@v0.5.0"},
+	&Arch{Name: "apertus", Rope: model.RopeNeoX, EvenHeads: true, Load: loadApertus, Build: wiring{factors: true, qkNorm: qkBefore, ffn: (*Builder).xielu}.model, Tensors: (*wants).apertus, Needs: "attention.layer_norm_rms_epsilon", Source: "src/models/apertus.cpp@v0.5.0"},
+	&Arch{Name: "smollm3", Rope: model.RopeNorm, EvenHeads: true, Build: wiring{noRope: everyFourth}.model, Tensors: stack{output: maybe}.ask, Needs: "attention.layer_norm_rms_epsilon", Source: "src/models/smollm3.cpp@v0.5.0"},
+	&Arch{Name: "seed_oss", Rope: model.RopeNeoX, EvenHeads: true, Build: wiring{ffnNorm: "post_attention_norm"}.model, Tensors: (*wants).seedOSS, Needs: "attention.layer_norm_rms_epsilon", Source: "src/models/seed-oss.cpp@v0.5.0"},
+	&Arch{Name: "maincoder", Rope: model.RopeNorm, EvenHeads: true, Build: wiring{qkNorm: qkAfter}.model, Tensors: stack{output: maybe, attn: (*wants).evenHeads, more: each{(*wants).qkNorms}}.ask, Needs: "attention.layer_norm_rms_epsilon", Source: "src/models/maincoder.cpp@v0.5.0"},
+	&Arch{Name: "pockettts", Rope: model.RopeNorm, EvenHeads: true, Build: wiring{layer: true, noBiasO: true, ffn: denseFFN(ActGELU)}.model, Tensors: stack{bias: must, attn: (*wants).pocketAttn, ffn: ungated(unasked)}.ask, Needs: "attention.layer_norm_epsilon", Source: "src/models/pockettts.cpp@v0.5.0"},
+	&Arch{Name: "orion", Rope: model.RopeNeoX, EvenHeads: true, Build: wiring{layer: true, noBiasO: true}.model, Tensors: stack{output: must, bias: must, attn: (*wants).square}.ask, Needs: "attention.layer_norm_epsilon", Source: "src/models/orion.cpp@v0.5.0"},
+	&Arch{Name: "xverse", Rope: model.RopeNorm, EvenHeads: true, Build: wiring{noBiasO: true}.model, Tensors: stack{output: must, attn: (*wants).square}.ask, Needs: "attention.layer_norm_rms_epsilon", Source: "src/models/xverse.cpp@v0.5.0"},
+	&Arch{Name: "internlm2", Rope: model.RopeNorm, EvenHeads: true, Build: wiring{}.model, Tensors: stack{output: must, attn: (*wants).square}.ask, Needs: "attention.layer_norm_rms_epsilon", Source: "src/models/internlm2.cpp@v0.5.0"},
+	&Arch{Name: "baichuan", Rope: model.RopeNorm, EvenHeads: true, Load: loadBaichuan, Build: wiring{noBiasO: true, noRope: notBaichuan7B}.model, Tensors: stack{output: must, attn: (*wants).square}.ask, Needs: "attention.layer_norm_rms_epsilon", Source: "src/models/baichuan.cpp@v0.5.0"},
 	&Arch{Name: "jais", Rope: model.RopeNone, Load: loadMPT, Build: wiring{layer: true, noRope: always}.model, Tensors: stack{output: must, bias: must, attn: fused(must), outB: must, ffn: gated(must)}.ask, Needs: "attention.layer_norm_epsilon", Source: "src/models/jais.cpp@v0.5.0"},
-	&Arch{Name: "jais2", Rope: model.RopeNeoX, Quant: QuantQuirk{Layers70B: 68}, Build: wiring{layer: true, ffn: denseFFN(ActReLUSqr)}.model, Tensors: stack{output: maybe, bias: must, outB: must, ffn: ungated(must)}.ask, Needs: "attention.layer_norm_epsilon", Source: "src/models/jais2.cpp@v0.5.0"},
+	&Arch{Name: "jais2", Rope: model.RopeNeoX, EvenHeads: true, Quant: QuantQuirk{Layers70B: 68}, Build: wiring{layer: true, ffn: denseFFN(ActReLUSqr)}.model, Tensors: stack{output: maybe, bias: must, outB: must, ffn: ungated(must)}.ask, Needs: "attention.layer_norm_epsilon", Source: "src/models/jais2.cpp@v0.5.0"},
 	&Arch{Name: "nemotron", Rope: model.RopeNeoX, Build: wiring{layer: true, ffn: denseFFN(ActReLUSqr)}.model, Tensors: stack{output: must, bias: must, attn: (*wants).square, outB: maybe, ffn: ungated(maybe)}.ask, Needs: "attention.layer_norm_epsilon", Source: "src/models/nemotron.cpp@v0.5.0"},
-	&Arch{Name: "pangu-embedded", Rope: model.RopeNeoX, Build: wiring{}.model, Tensors: stack{output: maybe, outB: must, more: each{(*wants).factors}}.ask, Needs: "attention.layer_norm_rms_epsilon", Source: "src/models/pangu-embed.cpp@v0.5.0"},
-	&Arch{Name: "talkie", Rope: model.RopeNeoX, Build: talkie, Tensors: (*wants).talkie, Needs: "attention.layer_norm_rms_epsilon logit_scale", Source: "src/models/talkie.cpp@v0.5.0"},
+	&Arch{Name: "pangu-embedded", Rope: model.RopeNeoX, EvenHeads: true, Build: wiring{}.model, Tensors: stack{output: maybe, outB: must, more: each{(*wants).factors}}.ask, Needs: "attention.layer_norm_rms_epsilon", Source: "src/models/pangu-embed.cpp@v0.5.0"},
+	&Arch{Name: "talkie", Rope: model.RopeNeoX, EvenHeads: true, Build: talkie, Tensors: (*wants).talkie, Needs: "attention.layer_norm_rms_epsilon logit_scale", Source: "src/models/talkie.cpp@v0.5.0"},
 	&Arch{Name: "spark2_5", Rope: model.RopeNeoX, Load: loadSpark, Build: spark, Tensors: (*wants).spark, Needs: "attention.layer_norm_rms_epsilon attention.sliding_window attention.sliding_window_pattern", Source: "src/models/spark2-5.cpp@v0.5.0"},
 )
+
+// loadApertus rejects a model without its activation's parameters.
+func loadApertus(k *Keys, h *model.HParams) {
+	for _, key := range []string{"xielu.alpha_n", "xielu.alpha_p", "xielu.beta", "xielu.eps"} {
+		switch v, _ := k.meta.Lookup(key); v := v.(type) {
+		case nil:
+			k.reject(key, "missing: llama.cpp refuses to load this architecture without it")
+		case []float64:
+			if len(v) != h.NLayer() {
+				k.reject(key, "%d values for %d layers", len(v), h.NLayer())
+			}
+		}
+	}
+}
 
 // loadAttnTemp reads the scale that queries far into the context get.
 func loadAttnTemp(k *Keys, h *model.HParams) {
 	h.AttnTempScale = k.Float("attention.temperature_scale", 0)
 	if h.AttnTempScale != 0 {
 		h.AttnTempFloorScale = h.NCtxOrigYarn
+		if h.NCtxOrigYarn == 0 {
+			k.fail("rope.scaling.original_context_length", "0, where attention.temperature_scale needs it")
+		}
 	}
 }
 

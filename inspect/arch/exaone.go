@@ -6,8 +6,8 @@ import (
 )
 
 var _ = register(
-	&Arch{Name: "exaone", Rope: model.RopeNeoX, Build: wiring{factors: true}.model, Tensors: stack{output: maybe, more: each{(*wants).freqs}}.ask, Needs: "attention.layer_norm_rms_epsilon", Source: "src/models/exaone.cpp@v0.5.0"},
-	&Arch{Name: "exaone4", Rope: model.RopeNeoX, NextN: NextNNever, Load: loadExaone4, Build: exaone4, Tensors: (*wants).exaone4, Needs: "attention.layer_norm_rms_epsilon", Source: "src/models/exaone4.cpp@v0.5.0"},
+	&Arch{Name: "exaone", Rope: model.RopeNeoX, EvenHeads: true, Build: wiring{factors: true}.model, Tensors: stack{output: maybe, more: each{(*wants).freqs}}.ask, Needs: "attention.layer_norm_rms_epsilon", Source: "src/models/exaone.cpp@v0.5.0"},
+	&Arch{Name: "exaone4", Rope: model.RopeNeoX, EvenHeads: true, NextN: NextNNever, Load: loadExaone4, Build: exaone4, Tensors: (*wants).exaone4, Needs: "attention.layer_norm_rms_epsilon", Source: "src/models/exaone4.cpp@v0.5.0"},
 )
 
 // loadExaone4 tells the model with a window by its layers.

@@ -56,6 +56,11 @@ func loadGemmaEmbedding(k *Keys, h *model.HParams) {
 	h.SWAType = model.SWASymmetric
 	k.pattern(h, 6)
 	h.CausalAttn = false
+	for _, key := range []string{"dense_2_feat_in", "dense_3_feat_out"} {
+		if n := k.Int(key, 0); n != 0 && n != h.NEmbd {
+			k.fail(key, "%d, llama.cpp wants the model's width, %d", n, h.NEmbd)
+		}
+	}
 }
 
 // gemmaWiring also norms what attention and feed-forward return.

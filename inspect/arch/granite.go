@@ -8,11 +8,11 @@ import (
 
 // The Granite line: Llama with scales on embeddings, residuals and logits.
 var _ = register(
-	&Arch{Name: "granite", Rope: model.RopeNorm, Load: loadGranite, Build: granite, Tensors: (*wants).llama, Needs: "attention.layer_norm_rms_epsilon logit_scale", Source: "src/models/granite.cpp@v0.5.0"},
-	&Arch{Name: "granitemoe", Rope: model.RopeNorm, Load: loadGraniteMoE, Build: granite, Tensors: (*wants).llama, Needs: "attention.layer_norm_rms_epsilon logit_scale", Source: "src/models/granite-moe.cpp@v0.5.0"},
-	&Arch{Name: "granite_swa", Rope: model.RopeNorm, Load: loadGraniteSWA, Build: granite, Tensors: (*wants).graniteSWA, Needs: "attention.layer_norm_rms_epsilon logit_scale attention.sliding_window attention.sliding_window_pattern", Source: "src/models/granite-swa.cpp@v0.5.0"},
-	&Arch{Name: "graniteswitch", Rope: model.RopeNorm, NextN: NextNKeep, Load: loadGraniteSwitch, Build: graniteSwitch, Tensors: (*wants).graniteSwitch, Needs: "attention.layer_norm_rms_epsilon logit_scale adapters.count adapters.lora_rank adapters.token_ids_activate adapters.token_ids_substitute", Source: "src/models/granite-switch.cpp@v0.5.0"},
-	&Arch{Name: "minicpm", Rope: model.RopeNorm, Load: loadMiniCPM, Build: granite, Tensors: (*wants).llama, Needs: "attention.layer_norm_rms_epsilon", Source: "src/models/minicpm.cpp@v0.5.0"},
+	&Arch{Name: "granite", Rope: model.RopeNorm, EvenHeads: true, Load: loadGranite, Build: granite, Tensors: (*wants).llama, Needs: "attention.layer_norm_rms_epsilon logit_scale", Source: "src/models/granite.cpp@v0.5.0"},
+	&Arch{Name: "granitemoe", Rope: model.RopeNorm, EvenHeads: true, Load: loadGraniteMoE, Build: granite, Tensors: (*wants).llama, Needs: "attention.layer_norm_rms_epsilon logit_scale", Source: "src/models/granite-moe.cpp@v0.5.0"},
+	&Arch{Name: "granite_swa", Rope: model.RopeNorm, EvenHeads: true, Load: loadGraniteSWA, Build: granite, Tensors: (*wants).graniteSWA, Needs: "attention.layer_norm_rms_epsilon logit_scale attention.sliding_window attention.sliding_window_pattern", Source: "src/models/granite-swa.cpp@v0.5.0"},
+	&Arch{Name: "graniteswitch", Rope: model.RopeNorm, EvenHeads: true, NextN: NextNKeep, Load: loadGraniteSwitch, Build: graniteSwitch, Tensors: (*wants).graniteSwitch, Needs: "attention.layer_norm_rms_epsilon logit_scale adapters.count adapters.lora_rank adapters.token_ids_activate adapters.token_ids_substitute", Source: "src/models/granite-switch.cpp@v0.5.0"},
+	&Arch{Name: "minicpm", Rope: model.RopeNorm, EvenHeads: true, Load: loadMiniCPM, Build: granite, Tensors: (*wants).llama, Needs: "attention.layer_norm_rms_epsilon", Source: "src/models/minicpm.cpp@v0.5.0"},
 )
 
 func loadGraniteMoE(k *Keys, h *model.HParams) {
@@ -44,10 +44,9 @@ func loadGraniteSWA(k *Keys, h *model.HParams) {
 func (k *Keys) deepstackMap(h *model.HParams) {
 	seen := map[int]bool{}
 	for i, v := range k.Ints("deepstack_mapping") {
-		if i >= len(h.Layers) {
-			break
+		if i < len(h.Layers) {
+			h.Layers[i].Deepstack = v
 		}
-		h.Layers[i].Deepstack = v
 		if v >= 0 {
 			seen[v] = true
 		}
@@ -61,7 +60,6 @@ func (k *Keys) deepstackMap(h *model.HParams) {
 }
 
 func loadMiniCPM(k *Keys, h *model.HParams) {
-	loadGraniteMoE(k, h)
 	h.EmbeddingScale = k.Float("embedding_scale", 12)
 	h.ResidualScale = k.Float("residual_scale", 1)
 	h.LogitScale = k.Float("logit_scale", 1)
@@ -146,7 +144,7 @@ func (b *Builder) residual(cur *graph.Tensor) *graph.Tensor {
 func loadGraniteSwitch(k *Keys, h *model.HParams) {
 	loadGraniteMoE(k, h)
 	k.noRopeUnlessFinetuned(h, true)
-	k.Need("adapters.count")
+	k.adapters()
 	n := h.NLayer()
 	if n >= MaxLayers {
 		k.fail("block_count", "%d layers leave no room for the router's", n)
@@ -154,6 +152,28 @@ func loadGraniteSwitch(k *Keys, h *model.HParams) {
 	}
 	h.Layers = append(h.Layers[:n:n], model.Layer{NHead: 1, NHeadKV: 1, NoRope: true, Deepstack: -1})
 	h.RouterLayer, h.NLayerAll, h.NLayerNext = n, n+1, 1
+}
+
+// adapters rejects counts and tokens of adapters that llama.cpp rejects.
+func (k *Keys) adapters() {
+	const most = 4096
+	count := k.Need("adapters.count")
+	for _, key := range []string{"adapters.count", "adapters.lora_rank"} {
+		if n := k.Need(key); n > most {
+			k.fail(key, "%d, llama.cpp takes %d at most", n, most)
+		}
+	}
+	activate, substitute := "adapters.token_ids_activate", "adapters.token_ids_substitute"
+	for _, key := range []string{activate, substitute} {
+		if n := len(k.Ints(key)); n != count {
+			k.fail(key, "%d tokens for %d adapters", n, count)
+		}
+	}
+	for _, token := range k.Ints(substitute) {
+		if n := vocabulary(k, nil); token < 0 || token >= n {
+			k.fail(substitute, "token %d of %d", token, n)
+		}
+	}
 }
 
 // graniteSwitch adds a low-rank update to every product, chosen token by token.

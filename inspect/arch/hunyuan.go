@@ -8,9 +8,9 @@ import (
 )
 
 var _ = register(
-	&Arch{Name: "hunyuan-dense", Rope: model.RopeNeoX, Load: loadHunyuan, Build: wiring{factors: true, qkNorm: qkAfter, ffn: denseFFN(ActSiLU)}.model, Tensors: stack{output: maybe, more: each{(*wants).qkNorms}}.ask, Needs: "attention.layer_norm_rms_epsilon", Source: "src/models/hunyuan-dense.cpp@v0.5.0"},
-	&Arch{Name: "hunyuan_vl", Rope: model.RopeNeoX, Load: loadHunyuanVL, Build: wiring{factors: true, qkNorm: qkAfter, ffn: denseFFN(ActSiLU)}.model, Tensors: stack{output: maybe, more: each{(*wants).qkNorms}}.ask, Needs: "attention.layer_norm_rms_epsilon", Source: "src/models/hunyuan-vl.cpp@v0.5.0"},
-	&Arch{Name: "hunyuan-moe", Rope: model.RopeNeoX, Load: loadExpertFF, Build: wiring{factors: true, qkNorm: qkAfter, ffn: (*Builder).hunyuanExperts}.model, Tensors: stack{output: maybe, ffn: (*wants).hunyuanExperts, more: each{(*wants).qkNorms}}.ask, Needs: "attention.layer_norm_rms_epsilon expert_feed_forward_length", Source: "src/models/hunyuan-moe.cpp@v0.5.0"},
+	&Arch{Name: "hunyuan-dense", Rope: model.RopeNeoX, EvenHeads: true, Load: loadHunyuan, Build: wiring{factors: true, qkNorm: qkAfter, ffn: denseFFN(ActSiLU)}.model, Tensors: stack{output: maybe, more: each{(*wants).qkNorms}}.ask, Needs: "attention.layer_norm_rms_epsilon", Source: "src/models/hunyuan-dense.cpp@v0.5.0"},
+	&Arch{Name: "hunyuan_vl", Rope: model.RopeNeoX, EvenHeads: true, Load: loadHunyuanVL, Build: wiring{factors: true, qkNorm: qkAfter, ffn: denseFFN(ActSiLU)}.model, Tensors: stack{output: maybe, more: each{(*wants).qkNorms}}.ask, Needs: "attention.layer_norm_rms_epsilon", Source: "src/models/hunyuan-vl.cpp@v0.5.0"},
+	&Arch{Name: "hunyuan-moe", Rope: model.RopeNeoX, EvenHeads: true, Load: loadExpertFF, Build: wiring{factors: true, qkNorm: qkAfter, ffn: (*Builder).hunyuanExperts}.model, Tensors: stack{output: maybe, ffn: (*wants).hunyuanExperts, more: each{(*wants).qkNorms}}.ask, Needs: "attention.layer_norm_rms_epsilon expert_feed_forward_length", Source: "src/models/hunyuan-moe.cpp@v0.5.0"},
 )
 
 // loadHunyuan takes a single expert for a dense block.

@@ -31,9 +31,12 @@ type KeyError struct {
 func (e *KeyError) Error() string { return e.Key + ": " + e.Why }
 
 // fail rejects a key, unless an earlier one was rejected.
-func (k *Keys) fail(key, format string, args ...any) {
+func (k *Keys) fail(key, format string, args ...any) { k.reject(k.arch+"."+key, format, args...) }
+
+// reject is fail of a key by its whole name.
+func (k *Keys) reject(key, format string, args ...any) {
 	if k.err == nil {
-		k.err = &KeyError{k.arch + "." + key, fmt.Sprintf(format, args...)}
+		k.err = &KeyError{key, fmt.Sprintf(format, args...)}
 	}
 }
 

@@ -9,8 +9,8 @@ import (
 var _ = register(
 	&Arch{Name: "deci", Rope: model.RopeNorm, Quant: QuantQuirk{Layers70B: 80}, Load: loadLlama, Build: deci, Tensors: (*wants).deci, Needs: "attention.layer_norm_rms_epsilon", Source: "src/models/deci.cpp@v0.5.0"},
 	&Arch{Name: "bitnet", Rope: model.RopeNeoX, Tie: TieShare, Build: bitnet, Tensors: (*wants).bitnet, Needs: "attention.layer_norm_rms_epsilon", Source: "src/models/bitnet.cpp@v0.5.0"},
-	&Arch{Name: "chameleon", Rope: model.RopeNorm, Load: loadChameleon, Build: chameleon, Tensors: (*wants).chameleon, Needs: "attention.layer_norm_rms_epsilon", Source: "src/models/chameleon.cpp@v0.5.0"},
-	&Arch{Name: "cogvlm", Rope: model.RopeNeoX, Build: cogvlm, Tensors: (*wants).cogvlm, Needs: "attention.layer_norm_rms_epsilon", Source: "src/models/cogvlm.cpp@v0.5.0"},
+	&Arch{Name: "chameleon", Rope: model.RopeNorm, EvenHeads: true, Load: loadChameleon, Build: chameleon, Tensors: (*wants).chameleon, Needs: "attention.layer_norm_rms_epsilon", Source: "src/models/chameleon.cpp@v0.5.0"},
+	&Arch{Name: "cogvlm", Rope: model.RopeNeoX, EvenHeads: true, Build: cogvlm, Tensors: (*wants).cogvlm, Needs: "attention.layer_norm_rms_epsilon", Source: "src/models/cogvlm.cpp@v0.5.0"},
 )
 
 // deci has layers without attention, with a matrix in its place, or without a
