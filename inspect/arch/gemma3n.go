@@ -21,7 +21,16 @@ const sparseLayers = 10
 func loadGemma3n(k *Keys, h *model.HParams) {
 	k.window(h, "attention.sliding_window")
 	k.pattern(h, 5)
+	k.someWindow(h)
 	h.NLayerKVFromStart = 20
+}
+
+// someWindow rejects a pattern that gives the window to no layer: there is no
+// cache for that.
+func (k *Keys) someWindow(h *model.HParams) {
+	if !h.AnySWA() {
+		k.fail("attention.sliding_window_pattern", "no layer has the window")
+	}
 }
 
 // sharedTail is the memory of models whose last layers read the caches of the

@@ -18,6 +18,7 @@ func loadGemma4(k *Keys, h *model.HParams) {
 	loadExpertFF(k, h)
 	k.window(h, "attention.sliding_window")
 	k.windowPattern(h)
+	k.someWindow(h)
 	h.NLayerKVFromStart = h.NLayerAll - k.Int("attention.shared_kv_layers", 0)
 	if h.NLayerKVFromStart < 2 || h.NLayerKVFromStart > h.NLayerAll {
 		k.fail("attention.shared_kv_layers", "%d of %d layers, llama.cpp wants two with a cache of their own", h.NLayerAll-h.NLayerKVFromStart, h.NLayerAll)

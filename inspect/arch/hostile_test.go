@@ -14,8 +14,8 @@ import (
 )
 
 // FuzzKeys changes one number of a model's metadata, or drops it: the model
-// is refused, or its graph is built, and stays of a size that llama.cpp could
-// build as well.
+// is refused, or what it wants of its file is listed and its graph is built, and
+// stays of a size that llama.cpp could build as well.
 func FuzzKeys(f *testing.F) {
 	models := fixtures.Models()
 	for i := range models {
@@ -93,6 +93,7 @@ func build(t *testing.T, src model.Source, key string, value int64) {
 	if row == nil || row.Build == nil {
 		t.Fatalf("%s has no row", m.Arch)
 	}
+	Tensors(m) // whatever they are
 	for _, mtp := range []bool{false, true} {
 		c := &Context{
 			NCtx: 512, NCtxSeq: 256, NBatch: 64, NUBatch: 64, NSeqMax: 2, FlashAttn: !mtp, VTrans: mtp, OffloadKQV: true,

@@ -81,6 +81,7 @@ func TestModel(t *testing.T) {
 		"a token too many":                  {small().Set("tokenizer.ggml.tokens", []string{"a", "b", "c"}).Set("tokenizer.ggml.token_type", []int32{1, 1}), nil, []string{"vocabulary-mismatch token_embd.weight", "vocabulary-mismatch tokenizer.ggml.token_type", "wrong-shape output.weight"}, true},
 		"a special token outside":           {small().Set("tokenizer.ggml.eos_token_id", uint32(1<<30)), nil, []string{"token-out-of-range tokenizer.ggml.eos_token_id"}, false},
 		"no vocabulary":                     {drop(drop(small(), "tokenizer.ggml.tokens"), "tokenizer.ggml.model"), nil, []string{"no-vocabulary tokenizer.ggml.model", "no-vocabulary tokenizer.ggml.tokens"}, true},
+		"no kinds of token":                 {drop(fixtures.Model("bert-F16"), "tokenizer.ggml.token_type_count"), nil, []string{"bad-metadata tokenizer.ggml.token_type_count"}, true},
 		"a tensor lost":                     {without(small(), "blk.3.ffn_up.weight"), os.ErrInvalid, []string{"missing-tensor blk.3.ffn_up.weight", "not-loadable tensors"}, true},
 		"a norm lost, which no graph needs": {without(small(), "blk.3.ffn_norm.weight"), nil, []string{"missing-tensor blk.3.ffn_norm.weight"}, true},
 		"the last norm lost":                {without(small(), "output_norm.weight"), nil, []string{"missing-tensor output_norm.weight"}, true},
