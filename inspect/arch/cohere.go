@@ -66,13 +66,13 @@ func cohere2(b *Builder) {
 func (w *wants) commandR() {
 	s := stack{norms: "attn_norm", attn: (*wants).square}
 	if w.NLayer() >= 64 {
-		s.more = each{(*wants).headNorms}
+		s.more = each{(*wants).normsByHead}
 	}
 	s.ask(w)
 }
 
-// headNorms asks for norms of queries and keys with weights of each head's own.
-func (w *wants) headNorms(il int) {
+// normsByHead asks for norms of queries and keys with weights of each head's own.
+func (w *wants) normsByHead(il int) {
 	w.need(il, "attn_q_norm.weight", w.NEmbdHeadK(0), w.NHead(0))
 	w.need(il, "attn_k_norm.weight", w.NEmbdHeadK(0), w.NHeadKV(0))
 }

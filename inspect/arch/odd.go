@@ -182,7 +182,7 @@ func (w *wants) bitnet() {
 }
 
 func (w *wants) chameleon() {
-	stack{output: maybe, attn: (*wants).square, more: each{(*wants).headNorms, func(w *wants, il int) {
+	stack{output: maybe, attn: (*wants).square, more: each{(*wants).normsByHead, func(w *wants, il int) {
 		w.may(il, "attn_q_norm.bias", w.NEmbdHeadK(0), w.NHead(0))
 		w.may(il, "attn_k_norm.bias", w.NEmbdHeadK(0), w.NHeadKV(0))
 	}}}.ask(w)

@@ -104,10 +104,7 @@ func fused(bias presence) func(w *wants, il int) {
 }
 
 // qkNorms asks for the norms of queries and keys, head by head.
-func (w *wants) qkNorms(il int) {
-	w.need(il, "attn_q_norm.weight", w.NEmbdHeadK(0))
-	w.need(il, "attn_k_norm.weight", w.NEmbdHeadK(0))
-}
+func (w *wants) qkNorms(il int) { w.headNorms(0, il) }
 
 // gated is a gated block.
 func gated(bias presence) func(w *wants, il int) {
