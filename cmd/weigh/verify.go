@@ -392,6 +392,10 @@ var (
 	errNoFigure = errors.New("no line gives a buffer's size: run llama-server with -lv 4 or --log-jsonl")
 )
 
+// logWords are words of which each line that one of the patterns matches has
+// one: most lines of a log have none, and looking for a word is far quicker.
+var logWords = []string{" buffer size = ", "llama_context: ", ": size = ", "offloaded ", " - ", "version", "build", "llama_model_loader: "}
+
 // pattern compiles a regular expression when it is first used.
 func pattern(expr string) func() *regexp.Regexp {
 	return sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(expr) })
@@ -415,7 +419,10 @@ func parseLog(r io.Reader) (*actual, error) {
 	scan := bufio.NewScanner(r)
 	scan.Buffer(make([]byte, 64<<10), maxLogLine)
 	for scan.Scan() {
-		text := logColor().ReplaceAllString(scan.Text(), "")
+		text := scan.Text()
+		if strings.Contains(text, "\x1b") {
+			text = logColor().ReplaceAllString(text, "")
+		}
 		if strings.HasPrefix(text, "{") {
 			var event map[string]any
 			if json.Unmarshal([]byte(text), &event) == nil {
@@ -426,6 +433,9 @@ func parseLog(r io.Reader) (*actual, error) {
 			}
 		}
 		for line := range strings.Lines(text) {
+			if !slices.ContainsFunc(logWords, func(word string) bool { return strings.Contains(line, word) }) {
+				continue
+			}
 			m := logTable().FindStringSubmatch(line)
 			if m == nil {
 				if from := logLoad().FindStringSubmatch(line); from != nil {

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 )
 
 // serverLog writes an estimate as llama-server logs it.
@@ -291,6 +292,19 @@ func TestParseLogRefuses(t *testing.T) {
 		if a, err := parseLog(strings.NewReader(text)); err == nil {
 			t.Errorf("%s: read as %+v", name, a)
 		}
+	}
+}
+
+func TestALongLogIsReadQuickly(t *testing.T) {
+	const line = "0.12.345 D slot update_slots: id 0 | task 12 | prompt processing progress, n_tokens = 2048\n"
+	log := strings.Repeat(line, (32<<20)/len(line))
+	start := time.Now()
+	a, err := parseLog(strings.NewReader(log + "load_tensors: CUDA0 model buffer size = 1.50 MiB\n" + log))
+	if err != nil || len(a.rows) != 1 || a.rows[0].mib != 1.5 {
+		t.Errorf("parseLog() = %+v, %v", a, err)
+	}
+	if took := time.Since(start); took > 10*time.Second { // half a second is usual
+		t.Errorf("64 MiB take %v", took)
 	}
 }
 
