@@ -319,8 +319,16 @@ func templatesOf(ins *inspect.Inspection) (list []*check.Template) {
 	if info, err := os.Stat(dir); err != nil || !info.IsDir() {
 		dir = filepath.Dir(dir)
 	}
-	if text, err := readSmall(filepath.Join(dir, "chat_template.jinja")); err == nil {
-		add("chat_template.jinja", uint64(len(text)), func() string { return string(text) })
+	more, _ := filepath.Glob(filepath.Join(escape(dir), "additional_chat_templates", "*.jinja"))
+	for _, path := range append([]string{filepath.Join(dir, "chat_template.jinja")}, more...) {
+		text, err := readSmall(path)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		t := add(filepath.Base(path), uint64(len(text)), func() string { return string(text) })
+		if err != nil {
+			t.Problems = []formats.Problem{{Severity: formats.SeverityWarning, Code: "template-unread", Field: "chat template " + t.Name, Offset: -1, Message: err.Error()}}
+		}
 	}
 	text, err := readSmall(filepath.Join(dir, "tokenizer_config.json"))
 	var config struct {
@@ -342,6 +350,11 @@ func templatesOf(ins *inspect.Inspection) (list []*check.Template) {
 		}
 	}
 	return list
+}
+
+// escape makes a folder's name safe in a pattern of filepath.Glob.
+func escape(dir string) string {
+	return strings.NewReplacer(`*`, `[*]`, `?`, `[?]`, `[`, `[[]`).Replace(dir)
 }
 
 // maxSmall is the largest side file that is read whole.

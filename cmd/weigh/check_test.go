@@ -2,9 +2,11 @@ package main
 
 import (
 	"compress/gzip"
+	"errors"
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -128,6 +130,34 @@ func TestCheckReadsTemplatesWithinBounds(t *testing.T) {
 				t.Errorf("%d templates, unread %q; want %d, %q", len(d.Templates), unread, tt.listed, tt.unread)
 			}
 		})
+	}
+}
+
+func TestCheckReadsEveryTemplateOfAFolder(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "a[1]*")
+	for name, text := range map[string]string{
+		"config.json": "{}", "chat_template.jinja/is a folder": "", "additional_chat_templates/tools.jinja": "{{ x.__class__ }}",
+		"tokenizer_config.json": `{"chat_template":[{"name":"rag","template":"{{ y }}"}]}`,
+	} {
+		path := filepath.Join(dir, name)
+		if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o700), os.WriteFile(path, []byte(text), 0o600)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var d checkDocument
+	weighJSON(t, exitOK, &d, "check", dir)
+	var got []string
+	for _, t := range d.Templates {
+		got = append(got, t.Name)
+	}
+	for _, p := range d.Problems {
+		if strings.HasPrefix(p.Code, "template") {
+			got = append(got, p.Code)
+		}
+	}
+	want := []string{"chat_template.jinja", "tools.jinja", "rag", "template-unread", "template-reaches-internals"}
+	if !slices.Equal(got, want) {
+		t.Errorf("templates and their problems: %q, want %q", got, want)
 	}
 }
 
