@@ -14,6 +14,7 @@ import (
 	"weigh/fixtures"
 	"weigh/formats"
 	"weigh/inspect"
+	"weigh/inspect/model"
 )
 
 // write writes a file and returns its path.
@@ -82,9 +83,11 @@ func TestModel(t *testing.T) {
 		"a special token outside":           {small().Set("tokenizer.ggml.eos_token_id", uint32(1<<30)), nil, []string{"token-out-of-range tokenizer.ggml.eos_token_id"}, false},
 		"no vocabulary":                     {drop(drop(small(), "tokenizer.ggml.tokens"), "tokenizer.ggml.model"), nil, []string{"no-vocabulary tokenizer.ggml.model", "no-vocabulary tokenizer.ggml.tokens"}, true},
 		"no kinds of token":                 {drop(fixtures.Model("bert-F16"), "tokenizer.ggml.token_type_count"), nil, []string{"bad-metadata tokenizer.ggml.token_type_count"}, true},
-		"a tensor lost":                     {without(small(), "blk.3.ffn_up.weight"), os.ErrInvalid, []string{"missing-tensor blk.3.ffn_up.weight", "not-loadable tensors"}, true},
+		"a tensor lost":                     {without(small(), "blk.3.ffn_up.weight"), os.ErrInvalid, []string{"missing-tensor blk.3.ffn_up.weight"}, true},
 		"a norm lost, which no graph needs": {without(small(), "blk.3.ffn_norm.weight"), nil, []string{"missing-tensor blk.3.ffn_norm.weight"}, true},
 		"the last norm lost":                {without(small(), "output_norm.weight"), nil, []string{"missing-tensor output_norm.weight"}, true},
+		"a block too many":                  {small().Set("llama.block_count", uint32(layers(small())+1)), nil, []string{"missing-layer blk.8"}, true},
+		"a block too few":                   {small().Set("llama.block_count", uint32(layers(small())-1)), nil, extraLayer(small(), layers(small())-1), true},
 		"no epsilon":                        {drop(small(), "llama.attention.layer_norm_rms_epsilon"), nil, []string{"bad-metadata llama.attention.layer_norm_rms_epsilon"}, true},
 		"two keys lost":                     {drop(drop(small(), "llama.attention.layer_norm_rms_epsilon"), "llama.block_count"), nil, []string{"bad-metadata llama.attention.layer_norm_rms_epsilon", "bad-metadata llama.block_count"}, true},
 		"another feed-forward length":       {small().Set("llama.feed_forward_length", uint32(1<<20)), nil, wrongShapes(small(), "ffn_"), true},
@@ -97,7 +100,7 @@ func TestModel(t *testing.T) {
 		"experts of another width":          {fixtures.Model("qwen3moe-moe-Q4_K_M").Set("qwen3moe.expert_feed_forward_length", uint32(1<<20)), nil, wrongShapes(fixtures.Model("qwen3moe-moe-Q4_K_M"), "ffn_gate_exps", "ffn_down_exps", "ffn_up_exps"), true},
 		"no merges":                         {drop(small(), "tokenizer.ggml.merges").Set("tokenizer.ggml.model", "gpt2"), nil, []string{"no-vocabulary tokenizer.ggml.merges"}, true},
 		"tokens that are numbers":           {small().Set("tokenizer.ggml.tokens", make([]int32, tokens(small()))), nil, []string{"wrong-type tokenizer.ggml.tokens"}, true},
-		"heads that do not share":           {small().Set("llama.attention.head_count_kv", uint32(3)), os.ErrInvalid, append([]string{"head-mismatch llama.attention.head_count_kv", "not-loadable tensors"}, wrongShapes(small(), "attn_k", "attn_v")...), true},
+		"heads that do not share":           {small().Set("llama.attention.head_count_kv", uint32(3)), os.ErrInvalid, append([]string{"head-mismatch llama.attention.head_count_kv"}, wrongShapes(small(), "attn_k", "attn_v")...), true},
 		"a projector is no language model":  {(&fixtures.GGUF{NoData: true}).Set("general.architecture", "clip"), nil, nil, false},
 	}
 	for name, tt := range tests {
@@ -126,6 +129,17 @@ func wrongShapes(g *fixtures.GGUF, names ...string) (codes []string) {
 		has := func(name string) bool { return strings.Contains(t.Name, "."+name) }
 		if len(t.Shape) > 1 && slices.ContainsFunc(names, has) {
 			codes = append(codes, "wrong-shape "+t.Name)
+		}
+	}
+	slices.Sort(codes)
+	return codes
+}
+
+// extraLayer are the problems of a model with tensors of a block too many.
+func extraLayer(g *fixtures.GGUF, il int) (codes []string) {
+	for _, t := range g.Tensors {
+		if n, _ := model.SplitName(t.Name); n == il {
+			codes = append(codes, "extra-layer "+t.Name)
 		}
 	}
 	slices.Sort(codes)

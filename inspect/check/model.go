@@ -1,9 +1,7 @@
 package check
 
 import (
-	"cmp"
 	"fmt"
-	"maps"
 	"slices"
 	"strings"
 
@@ -53,19 +51,16 @@ func Model(ins *inspect.Inspection, load error) (problems []Problem, refused boo
 		if arch.Lookup(c.m.Arch) == nil {
 			c.refuse("unknown-architecture", "general.architecture", c.keyAt("general.architecture"), "llama.cpp v0.5.0 has no architecture %q", c.m.Arch)
 		}
-		wants, known := arch.Tensors(c.m)
-		c.vocabulary(!known)
-		if known {
+		c.vocabulary()
+		if wants, ok := arch.Tensors(c.m); ok && len(c.m.Tensors) > 0 {
 			c.wanted(wants)
-		} else {
-			c.tensors()
 		}
 		if load != nil {
-			c.refuse("not-loadable", "tensors", -1, "%v", load)
-			c.widths()
+			if !c.refused {
+				c.refuse("not-loadable", "tensors", -1, "%v", load)
+			}
 			c.heads()
 		}
-		c.layers(load != nil, !known)
 	}
 	if ins.HF != nil && ins.HF.Refused != "" {
 		c.refuse("not-convertible", "weights", -1, "llama.cpp's converter would refuse them: %s", ins.HF.Refused)
@@ -188,7 +183,8 @@ func (c *checker) keys(name string) {
 	}
 }
 
-// wanted compares the tensors with those that llama.cpp asks for.
+// wanted compares the tensors with those that llama.cpp asks for. Of a block of
+// which there is nothing it says so once.
 //
 // Source: src/llama-model-loader.cpp@v0.5.0, check_tensor_dims and
 // done_getting_tensors.
@@ -197,25 +193,44 @@ func (c *checker) wanted(wants []arch.Want) {
 	for i := range c.problems {
 		asked[c.problems[i].Field] = true
 	}
+	count := c.m.Arch + ".block_count"
+	there := make([]bool, c.m.NLayerAll)
+	for i := range c.m.Tensors {
+		if il, _ := model.SplitName(c.m.Tensors[i].Name); il >= 0 && il < len(there) {
+			there[il] = true
+		}
+	}
 	for i := range wants {
 		w := &wants[i]
 		if asked[w.Name] {
 			continue
 		}
 		asked[w.Name] = true
-		var t *model.Tensor
 		if i := c.place(w.Name); i >= 0 {
-			t = &c.m.Tensors[i]
+			if t := &c.m.Tensors[i]; !w.Fits(t.Shape) {
+				c.refuse("wrong-shape", t.Name, c.tensorAt(t.Name), "is %v, llama.cpp wants %v%s", t.Shape, w.Shape, c.saying(t.Shape, w.Shape))
+			}
+			continue
 		}
-		switch {
-		case t == nil && !w.Optional:
+		if w.Optional {
+			continue
+		}
+		il, _ := model.SplitName(w.Name)
+		switch block := fmt.Sprintf("blk.%d", il); {
+		case il < 0 || il >= len(there) || there[il]:
 			c.refuse("missing-tensor", w.Name, -1, "missing: llama.cpp wants one of shape %v", w.Shape)
-		case t != nil && !w.Fits(t.Shape):
-			c.refuse("wrong-shape", t.Name, c.tensorAt(t.Name), "is %v, llama.cpp wants %v%s", t.Shape, w.Shape, c.saying(t.Shape, w.Shape))
+		case !asked[block]:
+			asked[block] = true
+			c.refuse("missing-layer", block, c.keyAt(count), "no tensor of block %d is there, of %d blocks that %s promises", il, c.m.NLayerAll, count)
 		}
 	}
 	for i := range c.m.Tensors {
-		if name := c.m.Tensors[i].Name; !asked[name] {
+		name := c.m.Tensors[i].Name
+		switch il, _ := model.SplitName(name); {
+		case asked[name]:
+		case il >= len(there):
+			c.refuse("extra-layer", name, c.tensorAt(name), "of block %d, where %s promises %d", il, count, len(there))
+		default:
 			c.refuse("unknown-tensor", name, c.tensorAt(name), "llama.cpp knows no such tensor in this architecture, and refuses files with tensors it does not use")
 		}
 	}
@@ -242,79 +257,14 @@ func (c *checker) saying(is []uint64, want []int64) string {
 	return ", by its metadata"
 }
 
-// tensors looks for what almost every model has.
-//
-// Source: src/llama-model.cpp@v0.5.0, the shapes that load_arch_tensors asks for.
-func (c *checker) tensors() {
-	const norm = "output_norm.weight"
-	ends := c.m.Index.Layer(0, "attn_norm.weight") < 0 // as others than decoders begin their blocks
-	for i := range c.m.Tensors {
-		name := c.m.Tensors[i].Name
-		ends = ends || strings.HasSuffix(name, norm) || name == "token_embd_norm.weight"
-	}
-	if !ends {
-		c.refuse("missing-tensor", norm, -1, "missing: the model's last norm")
-	}
-	for il := range c.m.Layers {
-		if c.widthsOf(il) {
-			return // the others are as wrong
-		}
-	}
-}
-
-// widthsOf compares the feed-forward tensors of a block with the counts, and
-// reports whether they contradict each other.
-func (c *checker) widthsOf(il int) (found bool) {
-	const expertWidth = "expert_feed_forward_length"
-	for _, of := range []struct {
-		name string
-		dim  int
-		key  string
-		want int
-	}{
-		{"ffn_down.weight", 0, "feed_forward_length", c.m.NFF(il)},
-		{"ffn_up.weight", 1, "feed_forward_length", c.m.NFF(il)},
-		{"ffn_down_exps.weight", 0, expertWidth, cmp.Or(c.m.NFFExp(il), c.m.NFF(il))},
-		{"ffn_down_exps.weight", 2, "expert_count", c.m.NExpert},
-		{"ffn_up_exps.weight", 2, "expert_count", c.m.NExpert},
-		{"ffn_gate_exps.weight", 2, "expert_count", c.m.NExpert},
-	} {
-		i := c.m.Index.Layer(il, of.name)
-		if i < 0 {
-			continue
-		}
-		t, want := &c.m.Tensors[i], uint64(max(of.want, 0))
-		if len(t.Shape) <= of.dim {
-			continue
-		}
-		n := t.Shape[of.dim]
-		// The gate may be in one with the up projection, or be counted with it; a
-		// dense block beside experts may be as wide as the model.
-		if n == want || of.key == "feed_forward_length" && want > 0 && (n == 2*want || 2*n == want || n == uint64(max(c.m.NEmbd, 0))) {
-			continue
-		}
-		if of.key == expertWidth && (n == uint64(max(c.m.NFF(il), 0)) || c.m.NFFExp(il) == 0 && want > 0) {
-			continue // the architecture counts them in another way
-		}
-		key := c.m.Arch + "." + of.key
-		c.refuse("width-mismatch", t.Name, c.tensorAt(t.Name), "is %v, where %s says %d", t.Shape, key, of.want)
-		found = true
-	}
-	return found
-}
-
 // vocabulary compares the tokens with the rows of the embeddings and with what
-// is said about them, and with those of the output matrix if guess is set.
-func (c *checker) vocabulary(guess bool) {
+// is said about them.
+func (c *checker) vocabulary() {
 	c.tokenizer()
 	tokens, ok := c.arrayLen("tokenizer.ggml.tokens")
 	if ok {
 		if t := c.tensor("token_embd.weight"); t != nil && len(t.Shape) == 2 && t.Shape[1] != tokens {
 			c.refuse("vocabulary-mismatch", t.Name, c.tensorAt(t.Name), "%d rows for %d tokens: llama.cpp wants a row for each", t.Shape[1], tokens)
-		}
-		// Models of speech have an output of their own kind, narrower or apart.
-		if t := c.tensor("output.weight"); guess && t != nil && len(t.Shape) == 2 && t.Shape[1] != tokens && t.Shape[0] == uint64(c.m.NEmbd) {
-			c.warn("vocabulary-mismatch", t.Name, c.tensorAt(t.Name), "%d rows for %d tokens", t.Shape[1], tokens)
 		}
 		for _, key := range []string{"tokenizer.ggml.scores", "tokenizer.ggml.token_type"} {
 			n, has := c.arrayLen(key)
@@ -372,22 +322,6 @@ func (c *checker) tokenizer() {
 	}
 }
 
-// widths compares the tensors outside the blocks with the model's width.
-func (c *checker) widths() {
-	for _, name := range []string{"token_embd.weight", "output.weight", "output_norm.weight"} {
-		t := c.tensor(name)
-		if t == nil || len(t.Shape) == 0 || c.m.NEmbd == 0 || t.Shape[0] == uint64(c.m.NEmbd) {
-			continue
-		}
-		if odd := c.m.NEmbdInp() == int(t.Shape[0]) || c.m.NEmbdOut() == int(t.Shape[0]) || c.m.NEmbdInpEnc() == int(t.Shape[0]); !odd {
-			c.warn("width-mismatch", name, c.tensorAt(name), "rows of %d, the model is %d wide (%s.embedding_length)", t.Shape[0], c.m.NEmbd, c.m.Arch)
-		}
-	}
-	if len(c.m.Tensors) > 0 && c.tensor("token_embd.weight") == nil {
-		c.warn("missing-tensor", "token_embd.weight", -1, "missing: the model has no token embeddings")
-	}
-}
-
 // heads compares the numbers of heads with each other.
 func (c *checker) heads() {
 	for il := range c.m.Layers {
@@ -404,87 +338,4 @@ func (c *checker) heads() {
 			c.warn("head-mismatch", key, c.keyAt(key), "%d heads do not divide a width of %d, and no key_length says theirs", n, c.m.NEmbd)
 		}
 	}
-}
-
-// layers compares the blocks there are with those the metadata promises, and
-// each tensor with the same one of the other blocks. refused says that llama.cpp
-// does not load the model, whatever the reason.
-func (c *checker) layers(refused, guess bool) {
-	if len(c.m.Tensors) == 0 {
-		return
-	}
-	promised := c.m.NLayerAll
-	if v, ok := c.m.Meta.Lookup(c.m.Arch + ".block_count"); ok {
-		if n, ok := v.(int64); ok && n > 0 {
-			promised = int(min(n, arch.MaxLayers))
-		}
-	}
-	sets := make([]map[string]bool, promised)
-	for i := range c.m.Tensors {
-		il, rest := model.SplitName(c.m.Tensors[i].Name)
-		switch {
-		case il < 0:
-		case il >= promised:
-			name := c.m.Tensors[i].Name
-			c.refuse("extra-layer", name, c.tensorAt(name), "block %d of %d (%s.block_count)", il, promised, c.m.Arch)
-		default:
-			if sets[il] == nil {
-				sets[il] = map[string]bool{}
-			}
-			sets[il][rest] = true
-		}
-	}
-	for il, there := range sets {
-		if there == nil && il < c.m.NLayer() && refused {
-			key := c.m.Arch + ".block_count"
-			c.warn("missing-layer", fmt.Sprintf("blk.%d", il), c.keyAt(key), "no tensor of block %d is there, of %d blocks promised", il, promised)
-		}
-	}
-	if guess {
-		c.lost(sets[:min(len(sets), c.m.NLayer())])
-	}
-}
-
-// lost finds the block that has all tensors of another but one, when no other
-// block is like it. First blocks are made without their first norm, and of few
-// tensors llama.cpp can do without in any one block.
-func (c *checker) lost(sets []map[string]bool) {
-	alike := maps.Equal[map[string]bool, map[string]bool]
-	for il, set := range sets {
-		if set == nil || slices.ContainsFunc(sets[:il], func(s map[string]bool) bool { return alike(s, set) }) ||
-			slices.ContainsFunc(sets[il+1:], func(s map[string]bool) bool { return alike(s, set) }) {
-			continue
-		}
-		for jl, other := range sets {
-			name, ok := missingOne(set, other)
-			if !ok || il == 0 && name == "attn_norm.weight" {
-				continue
-			}
-			full := fmt.Sprintf("blk.%d.%s", il, name)
-			if strings.HasSuffix(name, ".weight") && name != "ffn_gate_exps.weight" && !strings.Contains(name, "rope_f") {
-				c.refuse("missing-tensor", full, -1, "missing: block %d has it, and all others that this one has", jl)
-			} else {
-				c.warn("missing-tensor", full, -1, "missing: block %d has it, and all others that this one has", jl)
-			}
-			break
-		}
-	}
-}
-
-// missingOne returns the one name that most has and set has not, if that is all
-// they differ in.
-func missingOne(set, most map[string]bool) (name string, ok bool) {
-	if len(most) != len(set)+1 {
-		return "", false
-	}
-	for n := range most {
-		switch {
-		case set[n]:
-		case name != "":
-			return "", false
-		default:
-			name = n
-		}
-	}
-	return name, true
 }
