@@ -154,7 +154,7 @@ func Check(path string) ([]formats.Problem, error) {
 // pointers lists the files beside the weights that Git LFS has not fetched.
 func (f *folder) pointers() (problems []formats.Problem) {
 	for _, name := range f.names {
-		if f.alone || !slices.Contains([]string{".json", ".jinja", ".model", ".txt", ".tiktoken"}, filepath.Ext(name)) {
+		if f.alone || !slices.Contains([]string{".json", ".jinja", ".model", ".tiktoken"}, filepath.Ext(name)) && name != "merges.txt" && name != "vocab.txt" {
 			continue
 		}
 		file, size, err := formats.Open(f.at(name))
