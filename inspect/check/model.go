@@ -52,7 +52,7 @@ func Model(ins *inspect.Inspection, load error) (problems []Problem, refused boo
 			c.refuse("unknown-architecture", "general.architecture", c.keyAt("general.architecture"), "llama.cpp v0.5.0 has no architecture %q", c.m.Arch)
 		}
 		c.vocabulary()
-		if wants, ok := arch.Tensors(c.m); ok && len(c.m.Tensors) > 0 {
+		if wants, ok := arch.Tensors(c.m); ok && len(c.m.Tensors) > 0 && !ins.Weightless() {
 			c.wanted(wants)
 		}
 		if load != nil {
