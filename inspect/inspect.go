@@ -65,7 +65,14 @@ func Open(path string) (*Inspection, error) {
 	case err != nil:
 		return nil, plainPathError(err)
 	case info.IsDir():
-		return openFolder(path)
+		model, err := FolderModel(path)
+		switch {
+		case err != nil:
+			return nil, err
+		case model == path:
+			return openHF(path)
+		}
+		return Open(model)
 	case !info.Mode().IsRegular():
 		return nil, fmt.Errorf("%s: %w (%v)", path, ErrNotAFile, info.Mode().Type())
 	}
@@ -269,6 +276,11 @@ func openHF(path string) (*Inspection, error) {
 	if err != nil {
 		return nil, plainPathError(err)
 	}
+	return OfHF(path, h), nil
+}
+
+// OfHF is Open for a model of Hugging Face at path that is read already.
+func OfHF(path string, h *hf.Model) *Inspection {
 	m := &Inspection{Path: path, Format: Safetensors, HF: h}
 	dir := path
 	if info, err := os.Stat(path); err == nil && !info.IsDir() {
@@ -295,7 +307,7 @@ func openHF(path string) (*Inspection, error) {
 	default:
 		m.Reason = errors.New("no config.json says what the tensors are of")
 	}
-	return m, nil
+	return m
 }
 
 // inConfig says of an error about a key of the GGUF that a configuration would
@@ -318,11 +330,12 @@ func cmpOr(a, b string) string {
 	return b
 }
 
-// openFolder opens the one model of a folder.
-func openFolder(dir string) (*Inspection, error) {
+// FolderModel returns the path of the one model of a folder: of a GGUF, or of the
+// folder itself for one of Hugging Face.
+func FolderModel(dir string) (string, error) {
 	entries, err := os.ReadDir(dir)
 	if err != nil {
-		return nil, plainPathError(err)
+		return "", plainPathError(err)
 	}
 	var models []string
 	st := false
@@ -338,14 +351,14 @@ func openFolder(dir string) (*Inspection, error) {
 	}
 	switch {
 	case len(models) == 1:
-		return Open(filepath.Join(dir, models[0]))
+		return filepath.Join(dir, models[0]), nil
 	case len(models) > 1:
 		slices.Sort(models)
-		return nil, &SeveralModelsError{dir, models}
+		return "", &SeveralModelsError{dir, models}
 	case st:
-		return openHF(dir)
+		return dir, nil
 	}
-	return nil, fmt.Errorf("%s: no model here: no .gguf, no .safetensors, no config.json", dir)
+	return "", fmt.Errorf("%s: no model here: no .gguf, no .safetensors, no config.json", dir)
 }
 
 // firstShard reports whether a file's name is no later shard of a split model.

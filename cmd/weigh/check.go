@@ -108,13 +108,15 @@ func runCheck(cmd *cobra.Command, path string, o *checkFlags) error {
 	if err := mayWrite(o.write); err != nil {
 		return err
 	}
-	format, problems, err := check.Structure(target)
+	format, problems, ins, err := check.Structure(target)
 	if err != nil {
 		return err
 	}
 	d := &checkDocument{Schema: 1, Path: path, Format: format, Valid: true, Problems: []problemDocument{}}
 	d.add(problems)
-	ins, err := inspect.Open(target)
+	if ins == nil {
+		ins, err = inspect.Open(target)
+	}
 	switch {
 	case err == nil:
 		defer ins.Close()

@@ -60,13 +60,8 @@ func limitMemory(n int64) {
 	atNextCollection = func() {
 		runtime.SetFinalizer(new([16]byte), func(*[16]byte) {
 			metrics.Read(live)
-			held := int64(live[0].Value.Uint64())
-			room := max(held/4, softLimit/5)
-			if held > softLimit+softLimit/5 { // no bound is kept any more
-				room = held / 2
-			}
-			if debug.SetMemoryLimit(-1) < math.MaxInt64 {
-				debug.SetMemoryLimit(max(softLimit, held+room))
+			if held := int64(live[0].Value.Uint64()); debug.SetMemoryLimit(-1) < math.MaxInt64 {
+				debug.SetMemoryLimit(max(softLimit, held+max(held/4, softLimit/5)))
 			}
 			atNextCollection()
 		})

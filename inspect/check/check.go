@@ -27,14 +27,14 @@ type Problem struct {
 // Structure lists every fault of the structure of the model's files at path: of
 // each file's header and its data's bounds, and between the files of one model.
 // A file that is no model at all is one problem; the error is for what cannot
-// be read.
-func Structure(path string) (format string, problems []Problem, err error) {
+// be read. ins is the opened model where that was part of it, nil elsewhere.
+func Structure(path string) (format string, problems []Problem, ins *inspect.Inspection, err error) {
 	format, path, err = sniff(path)
 	if err != nil {
-		return "", nil, err
+		return "", nil, nil, err
 	}
 	if format == inspect.Safetensors {
-		found, err := hf.Check(path)
+		m, found, err := hf.Check(path)
 		if err != nil {
 			var fault *formats.Error
 			var lfs *formats.LFSPointer
@@ -46,16 +46,19 @@ func Structure(path string) (format string, problems []Problem, err error) {
 			}
 			switch {
 			case errors.As(err, &fault):
-				return format, []Problem{{formats.Problem{Severity: formats.SeverityError, Code: "malformed", Message: fault.Err.Error(), Field: fault.Field, Offset: fault.Offset}, file}}, nil
+				return format, []Problem{{formats.Problem{Severity: formats.SeverityError, Code: "malformed", Message: fault.Err.Error(), Field: fault.Field, Offset: fault.Offset}, file}}, nil, nil
 			case errors.As(err, &lfs):
-				return format, []Problem{{formats.Problem{Severity: formats.SeverityError, Code: "lfs-pointer", Message: lfs.Error(), Field: "file"}, file}}, nil
+				return format, []Problem{{formats.Problem{Severity: formats.SeverityError, Code: "lfs-pointer", Message: lfs.Error(), Field: "file"}, file}}, nil, nil
 			}
-			return "", nil, err
+			return "", nil, nil, err
 		}
 		for _, p := range found {
 			problems = append(problems, Problem{p, ""})
 		}
-		return format, problems, nil
+		if m != nil {
+			ins = inspect.OfHF(path, m)
+		}
+		return format, problems, ins, nil
 	}
 	var open []*os.File
 	defer func() {
@@ -71,14 +74,14 @@ func Structure(path string) (format string, problems []Problem, err error) {
 		return f, size, err
 	}, path)
 	if err != nil {
-		return "", nil, err
+		return "", nil, nil, err
 	}
 	for _, s := range shards {
 		for _, p := range s.Problems {
 			problems = append(problems, Problem{p, s.Name})
 		}
 	}
-	return format, problems, nil
+	return format, problems, nil, nil
 }
 
 // openRegular opens a file that is no pipe and no device.
@@ -118,17 +121,15 @@ func sniff(path string) (format, file string, err error) {
 		return "", "", fmt.Errorf("%s: %w", path, bare(err))
 	}
 	if info.IsDir() {
-		ins, err := inspect.Open(path)
-		if err == nil {
-			defer ins.Close()
-			if ins.Format == inspect.GGUF {
-				return ins.Format, ins.Files[0].Path, nil
-			}
-			return ins.Format, path, nil
-		}
+		model, err := inspect.FolderModel(path)
 		var several *inspect.SeveralModelsError
-		if errors.As(err, &several) {
+		switch {
+		case errors.As(err, &several):
 			return "", "", err
+		case err == nil && model == path:
+			return inspect.Safetensors, path, nil
+		case err == nil:
+			return inspect.GGUF, model, nil
 		}
 		if found, _ := filepath.Glob(filepath.Join(escape(path), "*.gguf")); len(found) > 0 {
 			return inspect.GGUF, found[0], nil

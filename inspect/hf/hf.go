@@ -139,16 +139,22 @@ func Open(path string) (*Model, error) {
 }
 
 // Check lists every fault of the model at path: of the files' headers, whose
-// names it puts before the field, and between the files.
-func Check(path string) ([]formats.Problem, error) {
+// names it puts before the field, and between the files. The model is that of
+// Open, nil when a fault is in its way and for a pipeline.
+func Check(path string) (*Model, []formats.Problem, error) {
 	f, err := gather(path)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	if err := f.read(safetensors.Check); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	return append(f.problems, f.pointers()...), nil
+	problems := append(slices.Clip(f.problems), f.pointers()...)
+	if f.pipeline != nil || slices.ContainsFunc(f.problems, func(p formats.Problem) bool { return p.Severity == formats.SeverityError }) {
+		return nil, problems, nil
+	}
+	m, err := f.model(path)
+	return m, problems, err
 }
 
 // pointers lists the files beside the weights that Git LFS has not fetched.

@@ -628,7 +628,7 @@ func TestCheckListsFaultsOfAllFiles(t *testing.T) {
 		t.Fatal(err)
 	}
 	codes := func() (got []string) {
-		problems, err := Check(dir)
+		_, problems, err := Check(dir)
 		if err != nil {
 			t.Fatal(err)
 		}
