@@ -106,3 +106,11 @@ func TestShortWindowPattern(t *testing.T) {
 		}
 	}
 }
+
+func TestEveryArchitectureAsksForTensors(t *testing.T) {
+	for _, name := range Names() {
+		if Lookup(name).Tensors == nil {
+			t.Errorf("%s: nothing says which tensors llama.cpp asks for", name)
+		}
+	}
+}
