@@ -4,7 +4,6 @@ package check
 
 import (
 	"flag"
-	"fmt"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -17,10 +16,8 @@ import (
 	"weigh/estimate"
 	"weigh/fixtures"
 	"weigh/fixtures/llamacpp"
-	"weigh/formats"
 	"weigh/inspect"
 	"weigh/inspect/arch"
-	"weigh/inspect/model"
 )
 
 // TestLlamacppDemands asks llama.cpp to load each model without each of the keys
@@ -64,12 +61,11 @@ func TestLlamacppDemands(t *testing.T) {
 	}
 }
 
-var nTensors = flag.Int("tensors", 3, "faults in the tensors of each model, drawn at random; 0: all")
+var nFaults = flag.Int("faults", 4, "changes to each model, drawn at random; 0: all")
 
-// TestLlamacppTensors loses, reshapes and adds tensors of each model, one at a
-// time, and compares what check says of loading the file with what llama.cpp
-// does.
-func TestLlamacppTensors(t *testing.T) {
+// TestLlamacppLoads changes each model in one thing at a time, a tensor or a key,
+// and compares what check says of loading the file with what llama.cpp does.
+func TestLlamacppLoads(t *testing.T) {
 	seed := uint64(time.Now().UnixNano())
 	if s := os.Getenv("WEIGH_SEED"); s != "" {
 		n, err := strconv.ParseUint(s, 10, 64)
@@ -97,15 +93,15 @@ func TestLlamacppTensors(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			faults := tensorFaults(fixtures.Model(name))
-			rng.Shuffle(len(faults), func(i, j int) { faults[i], faults[j] = faults[j], faults[i] })
-			if *nTensors > 0 {
-				faults = faults[:min(len(faults), *nTensors)]
+			g := fixtures.Model(name)
+			all := append(append(lostTensors(g), addedTensors(t, g)...), changedKeys(g)...)
+			rng.Shuffle(len(all), func(i, j int) { all[i], all[j] = all[j], all[i] })
+			if *nFaults > 0 {
+				all = all[:min(len(all), *nFaults)]
 			}
-			faults = append(faults, tensorFault{"whole", func(*fixtures.GGUF) {}})
-			for _, f := range faults {
+			for _, c := range append(all, change{"whole", func(*fixtures.GGUF) {}}) {
 				g := fixtures.Model(name)
-				f.make(g)
+				c.make(g)
 				if err := g.WriteSparse(path); err != nil {
 					t.Fatal(err)
 				}
@@ -115,7 +111,7 @@ func TestLlamacppTensors(t *testing.T) {
 				}
 				refused, why := refusal(t, path, s.Target)
 				if refused == r.OK {
-					t.Errorf("%s: refused %t: %q, llama.cpp %t: %.300q", f.what, refused, why, !r.OK, r.Error)
+					t.Errorf("%s: refused %t: %q, llama.cpp %t: %.300q", c.what, refused, why, !r.OK, r.Error)
 				}
 			}
 		})
@@ -162,40 +158,4 @@ func refusal(t *testing.T, path, target string) (refused bool, why string) {
 		}
 	}
 	return refused || modelRefused, why
-}
-
-// A tensorFault is one thing wrong with a model's tensors.
-type tensorFault struct {
-	what string
-	make func(g *fixtures.GGUF)
-}
-
-// tensorFaults are those of the first tensor of each name that does not count
-// blocks.
-func tensorFaults(g *fixtures.GGUF) []tensorFault {
-	faults := []tensorFault{
-		{"surplus.weight", func(g *fixtures.GGUF) { g.Add("surplus.weight", formats.F32, 32) }},
-		{"blk.0.surplus.weight", func(g *fixtures.GGUF) { g.Add("blk.0.surplus.weight", formats.F32, 32) }},
-	}
-	seen := map[string]bool{}
-	for i, ten := range g.Tensors {
-		_, kind := model.SplitName(ten.Name)
-		if seen[kind] {
-			continue
-		}
-		seen[kind] = true
-		faults = append(faults, tensorFault{"without " + ten.Name, func(g *fixtures.GGUF) { g.Tensors = slices.Delete(g.Tensors, i, i+1) }})
-		for d := range ten.Shape {
-			step := uint64(1)
-			if d == 0 {
-				step, _ = ten.Type.Block()
-			}
-			faults = append(faults, tensorFault{fmt.Sprintf("%s with dimension %d larger", ten.Name, d), func(g *fixtures.GGUF) {
-				g.Tensors[i].Shape = slices.Clone(g.Tensors[i].Shape)
-				g.Tensors[i].Shape[d] += step
-				g.Tensors[i].Bytes = 0
-			}})
-		}
-	}
-	return faults
 }
