@@ -103,7 +103,7 @@ func changedKeys(g *fixtures.GGUF) (list []change) {
 		}})
 		switch v := kv.Value.(type) {
 		case uint32:
-			for _, n := range []uint32{0, v + 1, v - 1, 2 * v, v / 2} {
+			for _, n := range []uint32{0, v + 1, max(v, 1) - 1, 2 * v, v / 2} { // counts over 2^31 are refused, whatever llama.cpp makes of them
 				set(n)
 			}
 		case float32:

@@ -101,7 +101,18 @@ func TestModel(t *testing.T) {
 		"no merges":                         {drop(small(), "tokenizer.ggml.merges").Set("tokenizer.ggml.model", "gpt2"), nil, []string{"no-vocabulary tokenizer.ggml.merges"}, true},
 		"tokens that are numbers":           {small().Set("tokenizer.ggml.tokens", make([]int32, tokens(small()))), nil, []string{"wrong-type tokenizer.ggml.tokens"}, true},
 		"heads that do not share":           {small().Set("llama.attention.head_count_kv", uint32(3)), os.ErrInvalid, append([]string{"head-mismatch llama.attention.head_count_kv"}, wrongShapes(small(), "attn_k", "attn_v")...), true},
-		"a projector is no language model":  {(&fixtures.GGUF{NoData: true}).Set("general.architecture", "clip"), nil, nil, false},
+		"a projector":                       {fixtures.Projector("internvl"), nil, nil, false},
+		"a projector without a tower":       {(&fixtures.GGUF{NoData: true}).Set("general.architecture", "clip"), nil, []string{"bad-metadata metadata"}, true},
+		"a projector without a key":         {drop(fixtures.Projector("internvl"), "clip.vision.block_count"), nil, []string{"bad-metadata clip.vision.block_count"}, true},
+		"a projector without a bias":        {without(fixtures.Projector("internvl"), "mm.model.mlp.1.bias"), nil, []string{"missing-tensor mm.model.mlp.1.bias"}, true},
+		"a projector without a matrix":      {without(fixtures.Projector("internvl"), "mm.model.mlp.1.weight"), nil, []string{"not-loadable tensors"}, true},
+		"an adapter":                        {adapter("lora"), nil, nil, false},
+		"an adapter of another kind":        {adapter("ia3"), nil, []string{"bad-metadata adapter.type"}, true},
+		"an adapter with half a pair":       {without(adapter("lora"), "blk.0.attn_q.weight.lora_b"), nil, []string{"missing-tensor blk.0.attn_q.weight.lora_b"}, true},
+		"an adapter of two ranks":           {without(adapter("lora"), "blk.0.attn_q.weight.lora_b").Add("blk.0.attn_q.weight.lora_b", formats.F32, 8, 64), nil, []string{"wrong-shape blk.0.attn_q.weight.lora_b"}, true},
+		"an adapter with a weight":          {adapter("lora").Add("blk.0.attn_q.weight", formats.F32, 64, 64), nil, []string{"unknown-tensor blk.0.attn_q.weight"}, true},
+		"an adapter's alpha as a whole":     {adapter("lora").Set("adapter.lora.alpha", uint32(16)), nil, []string{"wrong-type adapter.lora.alpha"}, true},
+		"no importance matrix":              {(&fixtures.GGUF{NoData: true}).Set("general.type", "imatrix").Set("imatrix.chunk_size", uint32(512)).Set("imatrix.datasets", []string{"x"}), nil, []string{"bad-metadata imatrix.chunk_count"}, true},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -120,6 +131,12 @@ func TestModel(t *testing.T) {
 			}
 		})
 	}
+}
+
+// adapter is a LoRA adapter of one matrix.
+func adapter(kind string) *fixtures.GGUF {
+	g := (&fixtures.GGUF{NoData: true}).Set("general.type", "adapter").Set("general.architecture", "llama").Set("adapter.type", kind).Set("adapter.lora.alpha", float32(16))
+	return g.Add("blk.0.attn_q.weight.lora_a", formats.F32, 64, 4).Add("blk.0.attn_q.weight.lora_b", formats.F32, 4, 64)
 }
 
 // wrongShapes are the problems of a model whose matrices with such names in the

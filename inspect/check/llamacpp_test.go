@@ -6,6 +6,7 @@ import (
 	"flag"
 	"math/rand/v2"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -66,16 +67,7 @@ var nFaults = flag.Int("faults", 4, "changes to each model, drawn at random; 0: 
 // TestLlamacppLoads changes each model in one thing at a time, a tensor or a key,
 // and compares what check says of loading the file with what llama.cpp does.
 func TestLlamacppLoads(t *testing.T) {
-	seed := uint64(time.Now().UnixNano())
-	if s := os.Getenv("WEIGH_SEED"); s != "" {
-		n, err := strconv.ParseUint(s, 10, 64)
-		if err != nil {
-			t.Fatal(err)
-		}
-		seed = n
-	}
-	t.Logf("seed %d", seed)
-	rng := rand.New(rand.NewPCG(seed, 0))
+	rng := draws(t)
 	o, err := llamacpp.Start(t.Context(), llamacpp.Config{})
 	if err != nil {
 		t.Fatal(err)
@@ -158,4 +150,46 @@ func refusal(t *testing.T, path, target string) (refused bool, why string) {
 		}
 	}
 	return refused || modelRefused, why
+}
+
+// TestLlamacppLoadsProjectors loses tensors of multimodal projectors, one at a
+// time, and compares what check says of loading the file with what clip does.
+func TestLlamacppLoadsProjectors(t *testing.T) {
+	dir, err := llamacpp.Dir()
+	if err != nil {
+		t.Fatal(err)
+	}
+	rng := draws(t)
+	path := filepath.Join(t.TempDir(), "mmproj.gguf")
+	for range 12 {
+		names := fixtures.Projectors()
+		name := names[rng.IntN(len(names))]
+		g := fixtures.Projector(name)
+		lost := rng.IntN(len(g.Tensors))
+		what := g.Tensors[lost].Name
+		g.Tensors = slices.Delete(g.Tensors, lost, lost+1)
+		if err := g.WriteSparse(path); err != nil {
+			t.Fatal(err)
+		}
+		out, err := exec.Command(filepath.Join(dir, "bin", "clip"), path, "cpu").CombinedOutput()
+		refused, why := refusal(t, path, "")
+		if refused != (err != nil) {
+			t.Errorf("%s without %s: refused %t: %q, clip: %v %.300q", name, what, refused, why, err, out)
+		}
+	}
+}
+
+// draws returns the source of what is drawn at random: WEIGH_SEED's, or another
+// each time.
+func draws(t *testing.T) *rand.Rand {
+	seed := uint64(time.Now().UnixNano())
+	if s := os.Getenv("WEIGH_SEED"); s != "" {
+		n, err := strconv.ParseUint(s, 10, 64)
+		if err != nil {
+			t.Fatal(err)
+		}
+		seed = n
+	}
+	t.Logf("seed %d", seed)
+	return rand.New(rand.NewPCG(seed, 0))
 }

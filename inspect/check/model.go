@@ -22,12 +22,8 @@ func Model(ins *inspect.Inspection, load error) (problems []Problem, refused boo
 	c := &checker{ins: ins, m: ins.Model}
 	if ins.GGUF != nil {
 		c.file = ins.GGUF.Files[0]
-		switch kind, _ := c.file.Lookup("general.type"); kind {
-		case "adapter", "mmproj", "imatrix":
-			return nil, false
-		}
-		if name, _ := c.file.Lookup("general.architecture"); name == "clip" {
-			return nil, false
+		if c.companion() {
+			return c.problems, c.refused
 		}
 	}
 	if c.file != nil {

@@ -172,6 +172,22 @@ func (t *Tower) Known() bool { return t.family != nil && t.family.build != nil }
 // Measured reports whether the graph has been compared with llama.cpp's own.
 func (t *Tower) Measured() bool { return t.Known() && !t.family.unmeasured }
 
+// Lost returns the tensors that llama.cpp refuses to load the tower without and
+// that are not there, besides those that its graph cannot be built without.
+//
+// Source: clip_model_loader::load_tensors.
+func (t *Tower) Lost() (names []string) {
+	if t.family == nil {
+		return nil
+	}
+	for _, name := range strings.Fields(t.family.needs) {
+		if _, ok := t.p.index[name]; !ok {
+			names = append(names, name)
+		}
+	}
+	return names
+}
+
 // WarmUp returns the input that llama.cpp reserves memory for when it starts.
 //
 // Source: clip_model_loader::get_dummy_batch.
