@@ -10,9 +10,12 @@ type family struct {
 	batches    bool                           // several images are encoded at once (clip_graph::support_batch)
 	unmeasured bool                           // the graph has not been compared with that of llama.cpp
 	swaps      bool                           // old files have the feed-forward matrices swapped
-	needs      string                         // tensors that the loader demands, or the graph crashes without, and that others of the kind do without
+	needs      string                         // tensors that the loader demands, or the graph crashes without, and that others of the kind do without; %d stands for each layer
 	postNorm   string                         // weight of the norm after the last layer, "" for the tower's own
 }
+
+// whisperNeeds are the needs of encoders made as Whisper's.
+const whisperNeeds = "a.conv1d.1.bias a.conv1d.2.bias a.blk.%d.ln1.weight a.blk.%d.ln1.bias a.blk.%d.attn_q.bias a.blk.%d.attn_v.bias"
 
 // families holds the types by the name in the file.
 //
@@ -28,7 +31,7 @@ var families = map[string]*family{
 	"lfm2":             {settle: limited(scaled(1), 256, 0), build: lfm2, needs: "mm.1.bias mm.2.bias"},
 	"janus_pro":        {build: janus, needs: "mm.0.bias mm.1.bias"},
 	"phi4":             {settle: pixeled(nil, 16), build: phi4, needs: "mm.0.bias mm.2.bias"},
-	"pixtral":          {settle: limited(merged(1), 1024, 16), build: pixtral},
+	"pixtral":          {settle: limited(merged(1), 1024, 16), build: pixtral, needs: "v.token_embd.img_break"},
 	"lightonocr":       {settle: lightOn, build: pixtral},
 	"kimivl":           {settle: limited(scaled(1), 1024, 16), build: kimiVL, needs: "mm.input_norm.weight mm.input_norm.bias mm.1.bias mm.2.bias"},
 	"kimik25":          {settle: kimiK25Sizes, build: kimiK25, unmeasured: true, needs: "mm.input_norm.weight mm.input_norm.bias mm.1.bias mm.2.bias"},
@@ -37,7 +40,7 @@ var families = map[string]*family{
 	"dots3note_v":      {settle: dots3Note, build: dotsOCR, postNorm: "mm.post_norm.weight", unmeasured: true, needs: "mm.0.bias mm.2.bias"},
 	"qwen2vl_merger":   {settle: limited(qwenVL(false), 4096, 46), build: qwen2VL, swaps: true, needs: "mm.0.bias mm.2.bias"},
 	"qwen2.5vl_merger": {settle: limited(qwenVL(true), 4096, 46), build: qwen2VL, swaps: true, needs: "mm.0.bias mm.2.bias"},
-	"qwen3vl_merger":   {settle: limited(qwenVL(false), 4096, 46), build: qwen3VL, needs: "mm.0.bias mm.2.bias"},
+	"qwen3vl_merger":   {settle: limited(qwenVL(false), 4096, 46), build: qwen3VL, needs: "v.blk.%d.attn_qkv.bias mm.0.bias mm.2.bias"},
 	"exaone4_5":        {settle: pixeled(qwenVL(false), 46), build: exaone, swaps: true, unmeasured: true, needs: "mm.0.bias mm.2.bias"},
 	"mimovl":           {settle: pixeled(mimo, 46), build: mimoVL, unmeasured: true},
 	"youtuvl":          {settle: limited(youtu, 62500, 16), build: youtuVL, unmeasured: true, needs: "mm.0.bias mm.2.bias"},
@@ -47,7 +50,7 @@ var families = map[string]*family{
 	"nemotron_v2_vl":   {settle: scaled(1), build: nemotron, unmeasured: true},
 	"llama4":           {settle: scaled(1), build: llama4},
 	"cogvlm":           {build: cogVLM, unmeasured: true, needs: "mm.post_fc_norm.bias"},
-	"resampler":        {settle: resamplerQueries, build: miniCPMV, swaps: true, needs: "resampler.attn.q.bias resampler.attn.k.bias resampler.attn.v.bias resampler.attn.out.bias resampler.ln_q.bias resampler.ln_kv.bias resampler.ln_post.bias"},
+	"resampler":        {settle: resamplerQueries, build: miniCPMV, swaps: true, needs: "resampler.pos_embed_k resampler.attn.q.bias resampler.attn.k.bias resampler.attn.v.bias resampler.attn.out.bias resampler.ln_q.bias resampler.ln_kv.bias resampler.ln_post.bias"},
 	"minicpmv4_6":      {settle: miniCPMV46Sizes, build: miniCPMV46, swaps: true, unmeasured: true},
 	"hunyuanvl":        {settle: hunyuan, build: hunyuanVL, unmeasured: true, needs: "mm.0.bias mm.2.bias mm.model.fc.bias"},
 	"step3vl":          {settle: step3Sizes, build: step3VL, unmeasured: true},
@@ -55,12 +58,12 @@ var families = map[string]*family{
 	"gemma4v":          {settle: limited(scaled(3), 1120, 16), build: gemma4V, batches: true},
 	"gemma4uv":         {settle: gemma4Unified, build: gemma4UV, unmeasured: true},
 
-	"ultravox":      {settle: whisperSizes(true), build: whisper, needs: "a.conv1d.1.bias a.conv1d.2.bias"},
-	"voxtral":       {settle: whisperSizes(true), build: whisper, needs: "a.conv1d.1.bias a.conv1d.2.bias"},
-	"qwen2a":        {settle: whisperSizes(false), build: whisper, needs: "a.conv1d.1.bias a.conv1d.2.bias mm.a.fc.bias"},
-	"glma":          {settle: whisperSizes(true), build: whisper, unmeasured: true, needs: "a.conv1d.1.bias a.conv1d.2.bias mm.a.mlp.1.bias mm.a.mlp.2.bias mm.a.norm_pre.bias"},
-	"meralion":      {settle: whisperSizes(true), build: whisper, unmeasured: true, needs: "a.conv1d.1.bias a.conv1d.2.bias mm.a.mlp.0.bias mm.a.mlp.1.bias mm.a.mlp.2.bias mm.a.mlp.3.bias mm.a.norm_pre.bias"},
-	"musicflamingo": {settle: whisperSizes(false), build: whisper, unmeasured: true, needs: "a.conv1d.1.bias a.conv1d.2.bias mm.a.mlp.1.bias mm.a.mlp.2.bias"},
+	"ultravox":      {settle: whisperSizes(true), build: whisper, needs: whisperNeeds},
+	"voxtral":       {settle: whisperSizes(true), build: whisper, needs: whisperNeeds},
+	"qwen2a":        {settle: whisperSizes(false), build: whisper, needs: whisperNeeds + " mm.a.fc.bias"},
+	"glma":          {settle: whisperSizes(true), build: whisper, unmeasured: true, needs: whisperNeeds + " mm.a.mlp.1.bias mm.a.mlp.2.bias mm.a.norm_pre.bias"},
+	"meralion":      {settle: whisperSizes(true), build: whisper, unmeasured: true, needs: whisperNeeds + " mm.a.mlp.0.bias mm.a.mlp.1.bias mm.a.mlp.2.bias mm.a.mlp.3.bias mm.a.norm_pre.bias"},
+	"musicflamingo": {settle: whisperSizes(false), build: whisper, unmeasured: true, needs: whisperNeeds + " mm.a.mlp.1.bias mm.a.mlp.2.bias"},
 	"qwen3a":        {settle: whisperSizes(false), build: qwen3Audio, unmeasured: true, needs: "a.conv2d.1.bias a.conv2d.2.bias a.conv2d.3.bias mm.a.mlp.1.bias mm.a.mlp.2.bias"},
 	"gemma4a":       {build: gemma4A, unmeasured: true},
 	"gemma4ua":      {settle: func(_ *keys, h *hparams) { h.melBins = 640 }, build: gemma4UA, unmeasured: true},

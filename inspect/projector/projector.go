@@ -11,6 +11,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"strconv"
 	"strings"
 
 	"weigh/formats"
@@ -180,9 +181,16 @@ func (t *Tower) Lost() (names []string) {
 	if t.family == nil {
 		return nil
 	}
-	for _, name := range strings.Fields(t.family.needs) {
-		if _, ok := t.p.index[name]; !ok {
-			names = append(names, name)
+	for _, pattern := range strings.Fields(t.family.needs) {
+		layers := 1
+		if strings.Contains(pattern, "%d") {
+			layers = min(t.h.layers, len(t.p.tensors))
+		}
+		for il := range layers {
+			name := strings.ReplaceAll(pattern, "%d", strconv.Itoa(il))
+			if _, ok := t.p.index[name]; !ok {
+				names = append(names, name)
+			}
 		}
 	}
 	return names
