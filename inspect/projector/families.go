@@ -14,8 +14,8 @@ type family struct {
 	postNorm   string                         // weight of the norm after the last layer, "" for the tower's own
 }
 
-// whisperNeeds are the needs of encoders made as Whisper's.
-const whisperNeeds = "a.conv1d.1.bias a.conv1d.2.bias a.blk.%d.ln1.weight a.blk.%d.ln1.bias a.blk.%d.attn_q.bias a.blk.%d.attn_v.bias"
+// whisperNeeds are the needs of encoders made as Whisper's, whose first layer alone is asked.
+const whisperNeeds = "a.conv1d.1.bias a.conv1d.2.bias a.blk.0.ln1.weight a.blk.0.ln1.bias a.blk.0.ln2.weight a.blk.0.ln2.bias a.blk.0.attn_q.bias a.blk.0.attn_v.bias"
 
 // families holds the types by the name in the file.
 //
