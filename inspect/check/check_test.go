@@ -485,3 +485,42 @@ func TestModelsOfAllArchitecturesAreLoadable(t *testing.T) {
 		})
 	}
 }
+
+// FuzzModel looks at files that are broken anywhere. What cannot be opened has a
+// fault in its structure, and what is said is said of something.
+func FuzzModel(f *testing.F) {
+	for _, g := range []*fixtures.GGUF{fixtures.Model("llama-Q4_K_M"), fixtures.Projector("internvl"), adapter("lora")} {
+		f.Add(g.Build().Data)
+	}
+	f.Fuzz(func(t *testing.T, data []byte) {
+		path := filepath.Join(t.TempDir(), "m.gguf")
+		if err := os.WriteFile(path, data, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		size := int64(len(data)) + 1<<36 // room for data of any size
+		if err := os.Truncate(path, size); err != nil {
+			t.Fatal(err)
+		}
+		_, structure, _, err := Structure(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ins, err := inspect.Open(path)
+		if err != nil {
+			if len(structure) == 0 {
+				t.Errorf("nothing is wrong with a file that cannot be opened: %v", err)
+			}
+			return
+		}
+		defer ins.Close()
+		problems, refused := Model(ins, nil)
+		if refused && len(problems) == 0 {
+			t.Error("refused without a reason")
+		}
+		for _, p := range problems {
+			if p.Code == "" || p.Field == "" || p.Message == "" || p.Offset >= size {
+				t.Errorf("a problem of nothing: %+v", p)
+			}
+		}
+	})
+}

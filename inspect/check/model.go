@@ -1,6 +1,7 @@
 package check
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -82,7 +83,7 @@ func (c *checker) warn(code, field string, offset int64, format string, args ...
 		return
 	}
 	c.problems = append(c.problems, Problem{formats.Problem{
-		Severity: formats.SeverityWarning, Code: code, Field: field, Offset: offset, Message: fmt.Sprintf(format, args...),
+		Severity: formats.SeverityWarning, Code: code, Field: cmp.Or(field, "a tensor without a name"), Offset: offset, Message: fmt.Sprintf(format, args...),
 	}, ""})
 }
 
