@@ -214,7 +214,7 @@ func common(k *Keys, h *model.HParams, row *Arch) {
 
 	h.NCtxTrain = k.Need("context_length")
 	h.NEmbd = k.Need("embedding_length")
-	h.NEmbdOutImpl = k.Int("embedding_length_out", 0)
+	h.NEmbdOutImpl = k.Count("embedding_length_out", 0)
 	h.CausalAttn = k.Bool("attention.causal", true)
 	if v := k.Int("pooling_type", -2); v != -2 {
 		h.Pooling = model.Pooling(v)
@@ -231,26 +231,22 @@ func common(k *Keys, h *model.HParams, row *Arch) {
 		k.fail("nextn_predict_layers", "%d of %d layers", h.NLayerNext, h.NLayerAll)
 		return
 	}
-	h.NExpert = k.Int("expert_count", 0)
-	h.NExpertGroups = k.Int("expert_group_count", 0)
-	h.NGroupUsed = k.Int("expert_group_used_count", 0)
+	h.NExpert = k.Count("expert_count", 0)
+	h.NExpertGroups = k.Count("expert_group_count", 0)
+	h.NGroupUsed = k.Count("expert_group_used_count", 0)
 
 	h.Layers = make([]model.Layer, h.NLayerAll)
-	used := k.PerLayer("expert_used_count", h.NLayerAll, 0)
-	ff := k.PerLayer("feed_forward_length", h.NLayerAll, 0)
-	heads := k.PerLayer("attention.head_count", h.NLayerAll, 0)
-	kv := k.PerLayer("attention.head_count_kv", h.NLayerAll, -1)
+	used := k.counts("expert_used_count", h.NLayerAll)
+	ff := k.counts("feed_forward_length", h.NLayerAll)
+	heads := k.counts("attention.head_count", h.NLayerAll)
+	kv := heads
+	if k.Has("attention.head_count_kv") {
+		kv = k.counts("attention.head_count_kv", h.NLayerAll)
+	}
 	for i := range h.Layers {
-		l := &h.Layers[i]
-		l.NExpertUsed, l.NFF, l.NHead, l.NHeadKV = used[i], ff[i], heads[i], kv[i]
-		if kv[i] < 0 {
-			l.NHeadKV = heads[i]
-		}
-		l.Recr = row.Recurrent
-		l.Deepstack = -1
-		if min(l.NHead, l.NHeadKV, l.NFF, l.NExpertUsed) < 0 {
-			k.fail("block_count", "negative head, feed-forward or expert count in layer %d", i)
-			return
+		h.Layers[i] = model.Layer{
+			NExpertUsed: used[i], NFF: ff[i], NHead: heads[i], NHeadKV: kv[i],
+			Recr: row.Recurrent, Deepstack: -1,
 		}
 	}
 

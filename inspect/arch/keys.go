@@ -158,6 +158,18 @@ func (k *Keys) PerLayer(key string, n, def int) []int {
 	return out
 }
 
+// counts is PerLayer for values that are never negative, 0 when absent.
+func (k *Keys) counts(key string, n int) []int {
+	vals := k.PerLayer(key, n, 0)
+	for il, v := range vals {
+		if v < 0 {
+			k.fail(key, "%d in layer %d is negative", v, il)
+			return fill(vals, 0)
+		}
+	}
+	return vals
+}
+
 // compressRatios returns a ratio for each layer, of an array that may be longer.
 func (k *Keys) compressRatios(n int) []int {
 	const key = "attention.compress_ratios"
