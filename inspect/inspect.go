@@ -318,7 +318,7 @@ func inConfig(h *hf.Model, err error) error {
 		return err
 	}
 	if field := h.Field(fault.Key); field != "" {
-		return fmt.Errorf("%s: %s", field, fault.Why)
+		return &hf.FieldError{Field: field, Why: fault.Why}
 	}
 	return fmt.Errorf("the GGUF it would become: %w", err)
 }

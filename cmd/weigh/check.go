@@ -188,7 +188,7 @@ func (d *checkDocument) look(cmd *cobra.Command, ins *inspect.Inspection, o *che
 	}
 	found, refused := check.Model(ins, load)
 	d.add(found)
-	if !draft && hasWeights(ins) && (ins.Model != nil || refused) {
+	if refused || !draft && hasWeights(ins) && ins.Model != nil {
 		loadable := !refused
 		d.Loadable = &loadable
 	}

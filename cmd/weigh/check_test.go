@@ -40,6 +40,10 @@ func TestCheck(t *testing.T) {
 		}
 		return path
 	}
+	config := filepath.Join(t.TempDir(), "config.json")
+	if err := os.WriteFile(config, []byte(`{"architectures":["LlamaForCausalLM"],"hidden_size":1e30}`), 0o600); err != nil {
+		t.Fatal(err)
+	}
 	whole := modelFile(t, "Llama-3.2-1B-Q4_K_M")
 	bytes := tinyLlama().Bytes()
 	tests := map[string]struct {
@@ -50,21 +54,23 @@ func TestCheck(t *testing.T) {
 		loadable string // "true", "false" or "null"
 		problem  string // of the first problem; "" for none at all
 	}{
-		"a whole model":                 {whole, nil, 0, true, "true", ""},
-		"a folder":                      {hfFolder(t, "qwen3-0.6b"), nil, 0, true, "true", ""},
-		"a download that stopped":       {file("cut.gguf", bytes[:len(bytes)-100]), nil, 1, false, "null", "truncated-data"},
-		"the same, its data asked for":  {file("cut.gguf", bytes[:len(bytes)-100]), []string{"--data"}, 1, false, "null", "truncated-data"},
-		"half a header":                 {file("half.gguf", bytes[:500]), nil, 1, false, "null", "truncated-header"},
-		"bytes that follow":             {file("more.gguf", append(bytes[:len(bytes):len(bytes)], make([]byte, 100)...)), nil, 0, true, "true", "trailing-bytes"},
-		"a pointer":                     {file("lfs.gguf", []byte("version https://git-lfs.github.com/spec/v1\noid sha256:"+strings.Repeat("a", 64)+"\nsize 123\n")), nil, 1, false, "null", "lfs-pointer"},
-		"a pointer for safetensors":     {file("lfs.safetensors", []byte("version https://git-lfs.github.com/spec/v1\noid sha256:"+strings.Repeat("a", 64)+"\nsize 123\n")), nil, 1, false, "null", "lfs-pointer"},
-		"an empty file":                 {file("empty.gguf", nil), nil, 1, false, "null", "truncated-header"},
-		"weights of zeros":              {file("zero.gguf", bytes), []string{"--data"}, 0, true, "true", "all-zero"},
-		"refused by llama.cpp":          {file("bare.gguf", (&fixtures.GGUF{}).Set("general.architecture", "llama").Bytes()), nil, 0, true, "false", "bad-metadata"},
-		"refused by llama.cpp, strict":  {file("bare.gguf", (&fixtures.GGUF{}).Set("general.architecture", "llama").Bytes()), []string{"--strict"}, 1, true, "false", "bad-metadata"},
-		"a template that reaches":       {file("jinja.gguf", fixtures.Model("llama-Q4_K_M").Set("tokenizer.chat_template", "{{ x.__class__ }}").Bytes()), nil, 1, false, "null", "truncated-data"},
-		"a layout that needs -fa off":   {modelFile(t, "plm-Q4_K_M"), nil, 0, true, "true", "needs-fa-off"},
-		"a draft, which runs on others": {modelFile(t, "eagle3-Q4_K_M"), nil, 0, true, "null", ""},
+		"a whole model":                  {whole, nil, 0, true, "true", ""},
+		"a folder":                       {hfFolder(t, "qwen3-0.6b"), nil, 0, true, "true", ""},
+		"a download that stopped":        {file("cut.gguf", bytes[:len(bytes)-100]), nil, 1, false, "null", "truncated-data"},
+		"the same, its data asked for":   {file("cut.gguf", bytes[:len(bytes)-100]), []string{"--data"}, 1, false, "null", "truncated-data"},
+		"half a header":                  {file("half.gguf", bytes[:500]), nil, 1, false, "null", "truncated-header"},
+		"bytes that follow":              {file("more.gguf", append(bytes[:len(bytes):len(bytes)], make([]byte, 100)...)), nil, 0, true, "true", "trailing-bytes"},
+		"a pointer":                      {file("lfs.gguf", []byte("version https://git-lfs.github.com/spec/v1\noid sha256:"+strings.Repeat("a", 64)+"\nsize 123\n")), nil, 1, false, "null", "lfs-pointer"},
+		"a pointer for safetensors":      {file("lfs.safetensors", []byte("version https://git-lfs.github.com/spec/v1\noid sha256:"+strings.Repeat("a", 64)+"\nsize 123\n")), nil, 1, false, "null", "lfs-pointer"},
+		"an empty file":                  {file("empty.gguf", nil), nil, 1, false, "null", "truncated-header"},
+		"weights of zeros":               {file("zero.gguf", bytes), []string{"--data"}, 0, true, "true", "all-zero"},
+		"refused by llama.cpp":           {file("bare.gguf", (&fixtures.GGUF{}).Set("general.architecture", "llama").Bytes()), nil, 0, true, "false", "bad-metadata"},
+		"refused by llama.cpp, strict":   {file("bare.gguf", (&fixtures.GGUF{}).Set("general.architecture", "llama").Bytes()), []string{"--strict"}, 1, true, "false", "bad-metadata"},
+		"a configuration that cannot be": {config, nil, 0, true, "false", "bad-metadata"},
+		"a configuration, strict":        {config, []string{"--strict"}, 1, true, "false", "bad-metadata"},
+		"a template that reaches":        {file("jinja.gguf", fixtures.Model("llama-Q4_K_M").Set("tokenizer.chat_template", "{{ x.__class__ }}").Bytes()), nil, 1, false, "null", "truncated-data"},
+		"a layout that needs -fa off":    {modelFile(t, "plm-Q4_K_M"), nil, 0, true, "true", "needs-fa-off"},
+		"a draft, which runs on others":  {modelFile(t, "eagle3-Q4_K_M"), nil, 0, true, "null", ""},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {

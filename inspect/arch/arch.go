@@ -152,7 +152,7 @@ func Load(src model.Source) (*model.Model, error) {
 	k := &Keys{meta: src.Meta, index: m.Index}
 	m.Arch = k.text("general.architecture")
 	if m.Arch == "" {
-		return nil, fmt.Errorf("general.architecture: missing or not text: not a language model's file")
+		return nil, &KeyError{"general.architecture", "missing or not text: not a language model's file"}
 	}
 	k.arch = m.Arch
 	m.Name = k.text("general.name")

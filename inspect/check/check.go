@@ -136,8 +136,13 @@ func sniff(path string) (format, file string, err error) {
 		}
 		return inspect.Safetensors, path, nil
 	}
-	switch strings.ToLower(filepath.Ext(path)) {
-	case ".safetensors", ".json":
+	switch name := strings.ToLower(path); filepath.Ext(name) {
+	case ".json":
+		if strings.HasSuffix(name, ".index.json") {
+			return inspect.Safetensors, path, nil
+		}
+		return inspect.Safetensors, filepath.Dir(path), nil // a configuration stands for its folder
+	case ".safetensors":
 		return inspect.Safetensors, path, nil
 	case ".gguf":
 		return inspect.GGUF, path, nil

@@ -139,6 +139,30 @@ func adapter(kind string) *fixtures.GGUF {
 	return g.Add("blk.0.attn_q.weight.lora_a", formats.F32, 64, 4).Add("blk.0.attn_q.weight.lora_b", formats.F32, 4, 64)
 }
 
+func TestModelOfAConfiguration(t *testing.T) {
+	const llama = `"architectures":["LlamaForCausalLM"],"num_hidden_layers":2,"max_position_embeddings":64,"intermediate_size":64,"vocab_size":64,`
+	tests := map[string]struct {
+		config  string
+		codes   []string
+		refused bool
+	}{
+		"a whole one":                    {`{` + llama + `"hidden_size":32,"num_attention_heads":4}`, nil, false},
+		"a width beyond all numbers":     {`{"architectures":["LlamaForCausalLM"],"hidden_size":1e30}`, []string{"bad-metadata config.json: hidden_size"}, true},
+		"layers that are text":           {`{"architectures":["LlamaForCausalLM"],"num_hidden_layers":"two"}`, []string{"bad-metadata config.json: num_hidden_layers"}, true},
+		"no layers, as llama.cpp counts": {`{"architectures":["LlamaForCausalLM"],"num_hidden_layers":0,"hidden_size":32,"num_attention_heads":4}`, []string{"bad-metadata config.json: num_hidden_layers"}, true},
+		"a class that llama.cpp has not": {`{"architectures":["NonesuchModel"]}`, []string{"no-architecture architecture"}, false},
+		"an empty one":                   {`{}`, []string{"no-architecture architecture"}, false},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			problems, refused := Model(open(t, filepath.Dir(write(t, "config.json", []byte(tt.config)))), nil)
+			if got := codes(problems); !slices.Equal(got, tt.codes) || refused != tt.refused {
+				t.Errorf("problems %+v, refused %v; want %q, %v", problems, refused, tt.codes, tt.refused)
+			}
+		})
+	}
+}
+
 // wrongShapes are the problems of a model whose matrices with such names in the
 // blocks have a wrong width.
 func wrongShapes(g *fixtures.GGUF, names ...string) (codes []string) {

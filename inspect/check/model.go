@@ -2,6 +2,7 @@ package check
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -10,6 +11,7 @@ import (
 	"weigh/formats/gguf"
 	"weigh/inspect"
 	"weigh/inspect/arch"
+	"weigh/inspect/hf"
 	"weigh/inspect/model"
 )
 
@@ -34,12 +36,11 @@ func Model(ins *inspect.Inspection, load error) (problems []Problem, refused boo
 		}
 	}
 	switch {
-	case c.m == nil && ins.HF != nil:
-		c.warn("no-architecture", "architecture", -1, "%v", ins.Reason)
 	case c.m == nil:
-		key, why, found := strings.Cut(ins.Reason.Error(), ": ")
-		if !found {
-			key, why = "metadata", ins.Reason.Error()
+		key, why := faultOf(ins.Reason)
+		if key == "" && ins.HF != nil {
+			c.warn("no-architecture", "architecture", -1, "%v", ins.Reason)
+			break
 		}
 		if !slices.ContainsFunc(c.problems, func(p Problem) bool { return p.Field == key }) {
 			c.refuse("bad-metadata", key, c.keyAt(key), "%s", why)
@@ -63,6 +64,20 @@ func Model(ins *inspect.Inspection, load error) (problems []Problem, refused boo
 		c.refuse("not-convertible", "weights", -1, "llama.cpp's converter would refuse them: %s", ins.HF.Refused)
 	}
 	return c.problems, c.refused
+}
+
+// faultOf returns the key or the field of a configuration that an error is about,
+// "" when it is about none.
+func faultOf(err error) (key, why string) {
+	var field *hf.FieldError
+	var fault *arch.KeyError
+	switch {
+	case errors.As(err, &field):
+		return field.Field, field.Why
+	case errors.As(err, &fault):
+		return fault.Key, fault.Why
+	}
+	return "", err.Error()
 }
 
 // maxListed bounds the problems that are listed.

@@ -65,7 +65,7 @@ type Model struct {
 	// Arch is general.architecture, "" without Source.
 	Arch string
 	// Fault is what of the configuration cannot be; nil when nothing is.
-	Fault error
+	Fault *FieldError
 	// Refused says why llama.cpp's converter would not convert the weights, ""
 	// when it would. Source then stands for the same model unpacked.
 	Refused string
@@ -76,6 +76,14 @@ type Model struct {
 
 	fields map[string]string // places of the configuration by the keys of Source made of them
 }
+
+// A FieldError is the error for a field of a configuration whose value cannot be.
+type FieldError struct {
+	Field string // its file and its place in it, such as "config.json: hidden_size"
+	Why   string
+}
+
+func (e *FieldError) Error() string { return e.Field + ": " + e.Why }
 
 // Field returns the file and the place in it that a key of Source is made of,
 // such as "config.json: text_config.hidden_size"; "" when that is not known.
@@ -861,11 +869,11 @@ func (f *folder) field(name string) string {
 }
 
 // faultIn returns the first fault of the configuration, with its place.
-func (c *converter) faultIn(f *folder) error {
+func (c *converter) faultIn(f *folder) *FieldError {
 	if c.fault == nil {
 		return nil
 	}
-	return fmt.Errorf("%s: %s", cmp.Or(f.field(c.fault.field), c.fault.field), c.fault.why)
+	return &FieldError{cmp.Or(f.field(c.fault.field), c.fault.field), c.fault.why}
 }
 
 // finish hands the GGUF over.
