@@ -281,6 +281,8 @@ func printVerdict(w io.Writer, style render.Style, s *session, command string) {
 	switch {
 	case s.fits() && s.Defined():
 		fmt.Fprintln(w, style.Green("It would fit.")+" Once its weights are here, run:")
+	case s.fits() && s.refused:
+		fmt.Fprintln(w, style.Green("It would fit.")+" Once it is mended, run:")
 	case s.fits() && arch.Lookup(s.Model.Arch) == nil:
 		fmt.Fprintln(w, style.Green("It would fit.")+" With a llama.cpp that knows the architecture, run:")
 	case s.fits():

@@ -24,6 +24,7 @@ import (
 	"weigh/formats"
 	"weigh/inspect"
 	"weigh/inspect/arch"
+	"weigh/inspect/check"
 	"weigh/inspect/model"
 	"weigh/inspect/projector"
 	"weigh/inspect/store"
@@ -153,6 +154,7 @@ type session struct {
 	breakdown *estimate.Breakdown
 	steps     []string // of --fit
 	unfit     error    // --fit found no way
+	refused   bool     // llama.cpp would not load the model, as a note says
 	notes     []string
 }
 
@@ -191,6 +193,7 @@ func newSession(ctx context.Context, name string, r *request) (*session, error) 
 		s.Close()
 		return nil, fmt.Errorf("%s: with --override-kv: %w", name, ins.Reason)
 	}
+	s.noteRefusal()
 	s.notes = append(s.notes, r.Notes...)
 	if err := s.gather(ctx); err != nil {
 		s.Close()
@@ -201,6 +204,17 @@ func newSession(ctx context.Context, name string, r *request) (*session, error) 
 		return nil, fmt.Errorf("%s: no weights are here, and those of multi-token prediction are not among the ones that the class is known to define", name)
 	}
 	return s, nil
+}
+
+// noteRefusal notes why llama.cpp would refuse to load the model, unless that is
+// said already.
+func (s *session) noteRefusal() {
+	p := check.Refusal(s.Inspection)
+	if p == nil || p.Code == "unknown-architecture" || p.Code == "not-convertible" {
+		return
+	}
+	s.refused = true
+	s.notes = append(s.notes, fmt.Sprintf("llama.cpp v%s would refuse to load this model: %s: %s; weigh check lists every reason", llamacppVersion, p.Field, p.Message))
 }
 
 // gather finds the machine and turns the flags into options.

@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/json"
+	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -9,6 +10,7 @@ import (
 	"testing"
 
 	"weigh/fixtures"
+	"weigh/formats"
 )
 
 // TestDrafts holds drafts, which run with the settings of the model they draft
@@ -298,4 +300,43 @@ func projectorFile(t *testing.T, name string) string {
 		t.Fatal(err)
 	}
 	return path
+}
+
+// What llama.cpp would refuse to load is said wherever a model is weighed.
+func TestRefusedModelsAreNoted(t *testing.T) {
+	tests := map[string]struct {
+		build *fixtures.GGUF
+		args  []string
+		note  string // "" for none
+	}{
+		"a model that loads":          {tinyLlama(), nil, ""},
+		"a tensor nobody knows":       {tinyLlama().Add("blk.0.surplus.weight", formats.F32, 8), nil, "refuse to load this model: blk.0.surplus.weight"},
+		"a tensor of another shape":   {tinyLlama().Add("blk.0.attn_q.bias", formats.F32, 1), nil, "refuse to load this model: blk.0.attn_q.bias: is [1]"},
+		"a key lost":                  {lacking(tinyLlama(), "llama.attention.layer_norm_rms_epsilon"), nil, "layer_norm_rms_epsilon: missing"},
+		"a key lost, which is given":  {lacking(tinyLlama(), "llama.attention.layer_norm_rms_epsilon"), []string{"--override-kv", "llama.attention.layer_norm_rms_epsilon=float:1e-5"}, ""},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			path := filepath.Join(t.TempDir(), "m.gguf")
+			if err := os.WriteFile(path, tt.build.Bytes(), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			for _, command := range [][]string{{path}, {"estimate", path}, {"plan", path}} {
+				args := append(append(command, "--gpu", "24GiB", "--host-memory", "64GiB"), tt.args...)
+				for _, args := range [][]string{args, append(slices.Clip(args), "--json")} {
+					out, trouble, code := weigh(t, args...)
+					out = strings.Join(strings.Fields(out), " ") // prose is broken into lines
+					if code != exitOK || !strings.Contains(out, tt.note) || strings.Contains(out, "refuse to load") != (tt.note != "") {
+						t.Errorf("weigh %q: exit code %d, %s; want the note %q in\n%s", args, code, trouble, tt.note, out)
+					}
+				}
+			}
+		})
+	}
+}
+
+// lacking returns the file without a key.
+func lacking(g *fixtures.GGUF, key string) *fixtures.GGUF {
+	g.KVs = slices.DeleteFunc(g.KVs, func(kv fixtures.KV) bool { return kv.Key == key })
+	return g
 }

@@ -2,9 +2,9 @@ package arch
 
 import (
 	"cmp"
-	"fmt"
 	"math"
 	"slices"
+	"strconv"
 	"strings"
 
 	"weigh/formats"
@@ -83,6 +83,7 @@ type wants struct {
 	nVocab  int
 	tensors []model.Tensor
 	list    []Want
+	dims    []int64 // the shapes of list, one after the other
 	loaded  []loadedWeight
 }
 
@@ -101,13 +102,13 @@ func (w *wants) tensor(flags, il int, name string, ne ...int) bool {
 		i = w.index.Global(name)
 	} else {
 		i = w.index.Layer(il, name)
-		full = fmt.Sprintf("blk.%d.%s", il, name)
+		full = "blk." + strconv.Itoa(il) + "." + name
 	}
-	shape := make([]int64, len(ne))
-	for d := range ne {
-		shape[d] = int64(ne[d])
+	at := len(w.dims)
+	for _, n := range ne {
+		w.dims = append(w.dims, int64(n))
 	}
-	w.list = append(w.list, Want{Name: full, Shape: shape, Optional: flags&optional != 0, Reshaped: flags&reshaped != 0})
+	w.list = append(w.list, Want{Name: full, Shape: slices.Clip(w.dims[at:]), Optional: flags&optional != 0, Reshaped: flags&reshaped != 0})
 	if i < 0 || flags&skipped != 0 {
 		return false
 	}

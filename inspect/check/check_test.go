@@ -548,3 +548,19 @@ func FuzzModel(f *testing.F) {
 		}
 	})
 }
+
+// Of the folders llama.cpp's converter refuses some, and what it makes of the
+// others is loaded.
+func TestFoldersAreLoadable(t *testing.T) {
+	for _, name := range fixtures.HFNames() {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			if err := fixtures.WriteHF(dir, name); err != nil {
+				t.Fatal(err)
+			}
+			if p := Refusal(open(t, dir)); p != nil && p.Code != "not-convertible" {
+				t.Errorf("%+v", p)
+			}
+		})
+	}
+}

@@ -22,11 +22,21 @@ import (
 // be built: what then looks odd is how its architecture is made. refused reports
 // whether llama.cpp would refuse to load the model.
 func Model(ins *inspect.Inspection, load error) (problems []Problem, refused bool) {
+	c := look(ins, load)
+	return c.problems, c.refused != nil
+}
+
+// Refusal returns the first reason why llama.cpp v0.5.0 would refuse to load the
+// model, nil when it knows of none. It does not try to build the model's graph.
+func Refusal(ins *inspect.Inspection) *Problem { return look(ins, nil).refused }
+
+// look goes through a model.
+func look(ins *inspect.Inspection, load error) *checker {
 	c := &checker{ins: ins, m: ins.Model}
 	if ins.GGUF != nil {
 		c.file = ins.GGUF.Files[0]
 		if c.companion() {
-			return c.problems, c.refused
+			return c
 		}
 	}
 	if c.file != nil {
@@ -42,7 +52,7 @@ func Model(ins *inspect.Inspection, load error) (problems []Problem, refused boo
 			c.warn("no-architecture", "architecture", -1, "%v", ins.Reason)
 			break
 		}
-		if !slices.ContainsFunc(c.problems, func(p Problem) bool { return p.Field == key }) {
+		if key = cmp.Or(key, "metadata"); !slices.ContainsFunc(c.problems, func(p Problem) bool { return p.Field == key }) {
 			c.refuse("bad-metadata", key, c.keyAt(key), "%s", why)
 		}
 	default:
@@ -54,7 +64,7 @@ func Model(ins *inspect.Inspection, load error) (problems []Problem, refused boo
 			c.wanted(wants)
 		}
 		if load != nil {
-			if !c.refused {
+			if c.refused == nil {
 				c.refuse("not-loadable", "tensors", -1, "%v", load)
 			}
 			c.heads()
@@ -63,7 +73,7 @@ func Model(ins *inspect.Inspection, load error) (problems []Problem, refused boo
 	if ins.HF != nil && ins.HF.Refused != "" {
 		c.refuse("not-convertible", "weights", -1, "llama.cpp's converter would refuse them: %s", ins.HF.Refused)
 	}
-	return c.problems, c.refused
+	return c
 }
 
 // faultOf returns the key or the field of a configuration that an error is about,
@@ -90,21 +100,27 @@ type checker struct {
 	file     *gguf.File // the first; nil for safetensors
 	offsets  []int64
 	problems []Problem
-	refused  bool
+	refused  *Problem // the first of those for which llama.cpp refuses the model
+}
+
+func newProblem(code, field string, offset int64, format string, args ...any) Problem {
+	return Problem{formats.Problem{
+		Severity: formats.SeverityWarning, Code: code, Field: cmp.Or(field, "a tensor without a name"), Offset: offset, Message: fmt.Sprintf(format, args...),
+	}, ""}
 }
 
 func (c *checker) warn(code, field string, offset int64, format string, args ...any) {
-	if len(c.problems) == maxListed {
-		return
+	if len(c.problems) < maxListed {
+		c.problems = append(c.problems, newProblem(code, field, offset, format, args...))
 	}
-	c.problems = append(c.problems, Problem{formats.Problem{
-		Severity: formats.SeverityWarning, Code: code, Field: cmp.Or(field, "a tensor without a name"), Offset: offset, Message: fmt.Sprintf(format, args...),
-	}, ""})
 }
 
 // refuse reports what llama.cpp does not load.
 func (c *checker) refuse(code, field string, offset int64, format string, args ...any) {
-	c.refused = true
+	if c.refused == nil {
+		p := newProblem(code, field, offset, format, args...)
+		c.refused = &p
+	}
 	c.warn(code, field, offset, format, args...)
 }
 
@@ -116,6 +132,17 @@ func (c *checker) keyAt(key string) int64 {
 		}
 	}
 	return -1
+}
+
+// lookup returns the value of a key, which may be overridden; nil when there is
+// none.
+func (c *checker) lookup(key string) any {
+	if c.m != nil {
+		v, _ := c.m.Meta.Lookup(key)
+		return v
+	}
+	v, _ := c.file.Lookup(key)
+	return v
 }
 
 // tensorAt returns where a tensor's entry is in its file's header, -1 when that
@@ -168,12 +195,12 @@ func (c *checker) arrayLen(key string) (n uint64, ok bool) {
 func (c *checker) keys(name string) {
 	if row := arch.Lookup(name); row != nil {
 		for _, key := range row.Demands() {
-			if key = name + "." + key; c.keyAt(key) < 0 {
+			if key = name + "." + key; c.keyAt(key) < 0 && c.lookup(key) == nil {
 				c.refuse("bad-metadata", key, -1, "missing: llama.cpp refuses to load this architecture without it")
 			}
 		}
 	}
-	layers, _ := c.file.Lookup(name + ".block_count")
+	layers := c.lookup(name + ".block_count")
 	for i := range c.file.KVs {
 		kv := &c.file.KVs[i]
 		key, ok := strings.CutPrefix(kv.Key, name+".")
@@ -310,8 +337,7 @@ func (c *checker) tokenizer() {
 		return
 	}
 	const model, tokens, merges = "tokenizer.ggml.model", "tokenizer.ggml.tokens", "tokenizer.ggml.merges"
-	v, _ := c.file.Lookup(model)
-	kind, ok := v.(string)
+	kind, ok := c.lookup(model).(string)
 	switch {
 	case !ok:
 		c.refuse("no-vocabulary", model, c.keyAt(model), "missing or not text: it says what kind of tokenizer the model has, or none")
