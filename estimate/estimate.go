@@ -70,8 +70,8 @@ type Breakdown struct {
 }
 
 // Run returns what llama.cpp allocates for m with the settings o. An error is a
-// [*RefusedError] where llama.cpp would refuse the settings, and otherwise says
-// what about the model cannot be loaded.
+// [*RefusedError] where llama.cpp would refuse the settings, and a [*ModelError]
+// where it would refuse the model.
 func Run(m *model.Model, o Options) (*Breakdown, error) {
 	r, err := newRun(m, &o)
 	if err != nil {
@@ -223,7 +223,7 @@ func (r *run) compute() error {
 	c.NoAlloc, c.Explain = !r.o.Allocated, r.o.Explain
 	r.result, err = sched.Pack(g, c)
 	if err != nil {
-		return err
+		return &ModelError{"", err}
 	}
 	var one *graph.Graph
 	if r.row.OneSeq && r.c.NSeqMax > 1 {
@@ -289,7 +289,7 @@ func (r *run) generation(one *graph.Graph) error {
 	for i, g := range graphs {
 		res, err := sched.Pack(g, r.p.c)
 		if err != nil {
-			return err
+			return &ModelError{"", err}
 		}
 		if i == 0 {
 			r.s.NodesTG, r.s.SplitsTG = len(g.Nodes), res.Splits
@@ -319,7 +319,7 @@ func (r *run) batch(tokens, seqs, outputs int) (*graph.Graph, error) {
 	}
 	g, err := arch.Build(r.m, r.c, r.mem, u, r.p)
 	if err != nil {
-		return nil, fmt.Errorf("llama.cpp v0.5.0 would abort on this model with these settings: %w", err)
+		return nil, badTensor("", "llama.cpp v0.5.0 would abort on this model with these settings: %w", err)
 	}
 	return g, nil
 }
@@ -364,7 +364,7 @@ func (r *run) onLayers(what arch.Fused) (bool, error) {
 	r.p.c.NoAlloc = false
 	res, err := sched.Split(g, r.p.c)
 	if err != nil {
-		return false, err
+		return false, &ModelError{"", err}
 	}
 	for _, n := range g.FusedNodes {
 		if n.What == uint8(what) && res.Device[n.Tensor.ID] != r.p.LayerBackend(int(n.Layer)) {

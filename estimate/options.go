@@ -153,6 +153,33 @@ type RefusedError struct {
 
 func (e *RefusedError) Error() string { return e.Setting + ": " + e.Why }
 
+// A ModelError is what of a model llama.cpp would refuse, or abort on: it
+// contradicts itself, or holds what llama.cpp cannot take.
+type ModelError struct {
+	Tensor string // that it is about; "" for the graph as a whole
+	Err    error
+}
+
+func (e *ModelError) Error() string {
+	if e.Tensor == "" {
+		return e.Err.Error()
+	}
+	return fmt.Sprintf("tensor %.80q: %v", e.Tensor, e.Err)
+}
+
+func (e *ModelError) Unwrap() error { return e.Err }
+
+// A DraftError is an error about the model that drafts.
+type DraftError struct{ Err error }
+
+func (e *DraftError) Error() string { return "draft: " + e.Err.Error() }
+
+func (e *DraftError) Unwrap() error { return e.Err }
+
+func badTensor(name, format string, args ...any) error {
+	return &ModelError{name, fmt.Errorf(format, args...)}
+}
+
 func refuse(setting, format string, args ...any) error {
 	return &RefusedError{setting, fmt.Sprintf(format, args...)}
 }

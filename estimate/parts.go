@@ -51,7 +51,7 @@ func (r *run) companions(b *Breakdown) error {
 		}
 		db, err := Run(d.Model, o)
 		if err != nil {
-			return fmt.Errorf("draft: %w", err)
+			return &DraftError{err}
 		}
 		var u []Memory
 		for _, list := range [][]Memory{db.Devices, db.Host} {

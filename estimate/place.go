@@ -433,17 +433,17 @@ func (p *placement) add(i int, b int16, g group) {
 // in the arithmetic.
 func check(m *model.Model) error {
 	if len(m.Tensors) == 0 {
-		return errors.New("the file has no tensors: it is a vocabulary or settings without weights")
+		return &ModelError{"", errors.New("the file has no tensors: it is a vocabulary or settings without weights")}
 	}
 	for i := range m.Tensors {
 		t := &m.Tensors[i]
 		if !t.Type.GGML() {
-			return fmt.Errorf("tensor %.80q: llama.cpp v0.5.0 has no element type %v: convert the model first", t.Name, t.Type)
+			return badTensor(t.Name, "llama.cpp v0.5.0 has no element type %v: convert the model first", t.Type)
 		}
 		n, ok := formats.Elements(t.Shape)
 		e, _ := t.Type.Block()
 		if !ok || n > 1<<56 || len(t.Shape) > 4 || (len(t.Shape) > 0 && t.Shape[0]%e != 0) {
-			return fmt.Errorf("tensor %.80q: shape %v is not one of %v", t.Name, t.Shape, t.Type)
+			return badTensor(t.Name, "shape %v is not one of %v", t.Shape, t.Type)
 		}
 	}
 	return nil
@@ -473,7 +473,7 @@ func (p *placement) pickFor(t model.Tensor, op graph.Op, il int) (int16, error) 
 	cpu := p.lists[len(p.devices)]
 	list := cpu
 	if il >= len(p.layer) {
-		return 0, fmt.Errorf("tensor %.80q: layer %d of %d", t.Name, il, p.m.NLayerAll)
+		return 0, badTensor(t.Name, "layer %d of %d", il, p.m.NLayerAll)
 	}
 	if il >= 0 {
 		list = p.lists[p.layer[il]]
@@ -498,7 +498,7 @@ func (p *placement) pickFor(t model.Tensor, op graph.Op, il int) (int16, error) 
 	if p.row.Build == nil { // which operator reads it is a guess
 		return int16(list[0]), nil
 	}
-	return 0, fmt.Errorf("tensor %.80q: no device can run %v on %v %v", t.Name, op, t.Type, t.Shape)
+	return 0, badTensor(t.Name, "no device can run %v on %v %v", op, t.Type, t.Shape)
 }
 
 // runs reports whether op can read tensor t in buffer b.

@@ -88,7 +88,7 @@ func weighing(r *request, run func(*cobra.Command, *session) error) func(*cobra.
 			return err
 		}
 		defer s.Close()
-		return run(cmd, s)
+		return s.blame(run(cmd, s))
 	}
 }
 

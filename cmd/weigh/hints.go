@@ -20,6 +20,7 @@ func hintFor(err error) string {
 	var unknown *llama.UnknownError
 	var several *inspect.SeveralModelsError
 	var refused *estimate.RefusedError
+	var faulty *faultyModelError
 	var card *hw.UnknownCardError
 	var notFound *store.NotFoundError
 	text := err.Error()
@@ -36,6 +37,8 @@ func hintFor(err error) string {
 		return "weigh estimate --help lists the flags"
 	case errors.As(err, &card):
 		return "weigh gpus --catalog lists the known cards; a size such as --gpu 24GiB works too"
+	case errors.As(err, &faulty):
+		return "weigh check " + quote(faulty.path) + " lists what of the file contradicts itself"
 	case errors.As(err, &refused):
 		return "llama.cpp refuses this setting as well"
 	case errors.Is(err, hf.ErrNoModel):

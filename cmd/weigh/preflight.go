@@ -93,7 +93,7 @@ func show(cmd *cobra.Command, r *request) error {
 	}
 	defer s.Close()
 	if err := s.weigh(); err != nil {
-		return err
+		return s.blame(err)
 	}
 	var better *plan.Plan
 	if !s.fits() {
@@ -110,7 +110,7 @@ func show(cmd *cobra.Command, r *request) error {
 	}
 	tps, err := speed.Estimate(s.Model, s.options, speed.Query{})
 	if err != nil {
-		return err
+		return s.blame(err)
 	}
 	w := cmd.OutOrStdout()
 	if r.json {
@@ -281,7 +281,7 @@ func printVerdict(w io.Writer, style render.Style, s *session, command string) {
 	switch {
 	case s.fits() && s.Defined():
 		fmt.Fprintln(w, style.Green("It would fit.")+" Once its weights are here, run:")
-	case s.fits() && s.refused:
+	case s.fits() && s.refused != "":
 		fmt.Fprintln(w, style.Green("It would fit.")+" Once it is mended, run:")
 	case s.fits() && arch.Lookup(s.Model.Arch) == nil:
 		fmt.Fprintln(w, style.Green("It would fit.")+" With a llama.cpp that knows the architecture, run:")

@@ -194,7 +194,7 @@ func runQuants(cmd *cobra.Command, machines []*request, o *quantsFlags) error {
 	}
 	if !o.noFits { // what has no estimate in its own types has none in others
 		if _, err := estimate.Run(s.Model, s.asked); err != nil {
-			return err
+			return s.blame(err)
 		}
 	}
 	if n := len(m.Tensors) * len(types); o.tensors && n > maxQuantTensors {

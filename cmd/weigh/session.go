@@ -154,7 +154,7 @@ type session struct {
 	breakdown *estimate.Breakdown
 	steps     []string // of --fit
 	unfit     error    // --fit found no way
-	refused   bool     // llama.cpp would not load the model, as a note says
+	refused   string   // why llama.cpp would not load the model, "" when it would
 	notes     []string
 }
 
@@ -213,8 +213,39 @@ func (s *session) noteRefusal() {
 	if p == nil || p.Code == "unknown-architecture" || p.Code == "not-convertible" {
 		return
 	}
-	s.refused = true
-	s.notes = append(s.notes, fmt.Sprintf("llama.cpp v%s would refuse to load this model: %s: %s; weigh check lists every reason", llamacppVersion, p.Field, p.Message))
+	s.refused = fmt.Sprintf("llama.cpp v%s would refuse to load this model: %s: %s", llamacppVersion, p.Field, p.Message)
+	s.notes = append(s.notes, s.refused+"; weigh check lists every reason")
+}
+
+// A faultyModelError is the error for a model that cannot be weighed, as opposed
+// to settings that cannot be.
+type faultyModelError struct {
+	path string
+	why  string // what of the model's files contradicts itself; "" when that is not known
+	err  error
+}
+
+func (e *faultyModelError) Error() string {
+	text := e.path + ": " + e.err.Error()
+	if e.why != "" {
+		text += "; " + e.why
+	}
+	return text
+}
+
+func (e *faultyModelError) Unwrap() error { return e.err }
+
+// blame says of an error of the estimate which file it is about.
+func (s *session) blame(err error) error {
+	var model *estimate.ModelError
+	var draft *estimate.DraftError
+	switch {
+	case !errors.As(err, &model):
+		return err
+	case errors.As(err, &draft) && s.req.Draft.Model != "":
+		return &faultyModelError{s.req.Draft.Model, "", err}
+	}
+	return &faultyModelError{s.Path, s.refused, err}
 }
 
 // gather finds the machine and turns the flags into options.

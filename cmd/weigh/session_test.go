@@ -309,11 +309,11 @@ func TestRefusedModelsAreNoted(t *testing.T) {
 		args  []string
 		note  string // "" for none
 	}{
-		"a model that loads":          {tinyLlama(), nil, ""},
-		"a tensor nobody knows":       {tinyLlama().Add("blk.0.surplus.weight", formats.F32, 8), nil, "refuse to load this model: blk.0.surplus.weight"},
-		"a tensor of another shape":   {tinyLlama().Add("blk.0.attn_q.bias", formats.F32, 1), nil, "refuse to load this model: blk.0.attn_q.bias: is [1]"},
-		"a key lost":                  {lacking(tinyLlama(), "llama.attention.layer_norm_rms_epsilon"), nil, "layer_norm_rms_epsilon: missing"},
-		"a key lost, which is given":  {lacking(tinyLlama(), "llama.attention.layer_norm_rms_epsilon"), []string{"--override-kv", "llama.attention.layer_norm_rms_epsilon=float:1e-5"}, ""},
+		"a model that loads":         {tinyLlama(), nil, ""},
+		"a tensor nobody knows":      {tinyLlama().Add("blk.0.surplus.weight", formats.F32, 8), nil, "refuse to load this model: blk.0.surplus.weight"},
+		"a tensor of another shape":  {tinyLlama().Add("blk.0.attn_q.bias", formats.F32, 1), nil, "refuse to load this model: blk.0.attn_q.bias: is [1]"},
+		"a key lost":                 {lacking(tinyLlama(), "llama.attention.layer_norm_rms_epsilon"), nil, "layer_norm_rms_epsilon: missing"},
+		"a key lost, which is given": {lacking(tinyLlama(), "llama.attention.layer_norm_rms_epsilon"), []string{"--override-kv", "llama.attention.layer_norm_rms_epsilon=float:1e-5"}, ""},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -339,4 +339,44 @@ func TestRefusedModelsAreNoted(t *testing.T) {
 func lacking(g *fixtures.GGUF, key string) *fixtures.GGUF {
 	g.KVs = slices.DeleteFunc(g.KVs, func(kv fixtures.KV) bool { return kv.Key == key })
 	return g
+}
+
+// An error about a model says which file, what contradicts itself and what to do.
+func TestModelsThatCannotBeWeighed(t *testing.T) {
+	misshapen := tinyLlama()
+	for i := range misshapen.Tensors {
+		if x := &misshapen.Tensors[i]; x.Name == "blk.0.attn_q.weight" {
+			x.Type, x.Shape = formats.Q8_0, []uint64{32, 48}
+		}
+	}
+	path := filepath.Join(t.TempDir(), "m.gguf")
+	if err := os.WriteFile(path, misshapen.Bytes(), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	whole := modelFile(t, "llama-Q4_K_M")
+	for name, tt := range map[string]struct {
+		args []string
+		want []string
+	}{
+		"the screen": {[]string{path}, nil},
+		"estimate":   {[]string{"estimate", path}, nil},
+		"plan":       {[]string{"plan", path}, nil},
+		"table":      {[]string{"table", path, "--by", "context"}, nil},
+		"quants":     {[]string{"quants", path}, nil},
+		"rules":      {[]string{"rules", path}, nil},
+		"as a draft": {[]string{whole, "-md", path}, []string{"error: " + path + ": draft: llama.cpp", "hint: weigh check " + path}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			want := tt.want
+			if want == nil {
+				want = []string{"error: " + path + ": llama.cpp", "blk.0.attn_q.weight: is [32 48], llama.cpp wants [32 32]", "hint: weigh check " + path}
+			}
+			_, trouble, code := weigh(t, append(tt.args, "--gpu", "24GiB", "--host-memory", "64GiB")...)
+			for _, w := range want {
+				if code != exitError || !strings.Contains(trouble, w) {
+					t.Errorf("exit code %d, %s; want %q", code, trouble, w)
+				}
+			}
+		})
+	}
 }

@@ -187,14 +187,18 @@ func tableCells(cmd *cobra.Command, r *request, o *tableFlags, name, spec string
 		w.Reserve = &t[0]
 	}
 	base := cell{Model: cmp.Or(s.Model.Name, name), Type: summarize(s.Inspection).Quantization.Label, Hardware: label, LayersAll: s.Model.NLayerAll + 1, Devices: []uint64{}}
+	var cells []cell
 	switch o.by {
 	case "context":
-		return s.byContext(base, w, o)
+		cells, err = s.byContext(base, w, o)
 	case "layers":
-		return s.byLayers(base, w)
+		cells, err = s.byLayers(base, w)
+	default:
+		var c cell
+		c, err = s.planCell(base, s.asked, w)
+		cells = []cell{c}
 	}
-	c, err := s.planCell(base, s.asked, w)
-	return []cell{c}, err
+	return cells, s.blame(err)
 }
 
 // planCell is the best plan with the settings.
