@@ -48,6 +48,7 @@ func cards(n int) []hw.Device {
 
 func TestRefusedSettings(t *testing.T) {
 	llama, deepseek := load(t, "Llama-3.2-1B-Q4_K_M"), load(t, "DeepSeek-V2-Lite-Q4_K_M")
+	untrained := read(t, fixtures.Model("llama-Q4_K_M").Set("llama.context_length", uint32(0)))
 	q8 := formats.Q8_0
 	tests := map[string]struct {
 		m    *model.Model
@@ -59,7 +60,9 @@ func TestRefusedSettings(t *testing.T) {
 		"more sequences than llama.cpp has":        {llama, Options{NParallel: 257}, "-np"},
 		"fewer outputs than sequences":             {llama, Options{NParallel: 2, NOutputs: new(1)}, "n_outputs_max"},
 		"a batch of fewer tokens than sequences":   {llama, Options{NParallel: 4, NBatch: 2}, "-b"},
+		"no output for each of the sequences":      {llama, Options{NParallel: 4, NCtx: 2, NOutputs: new(0)}, "-c"},
 		"a negative context":                       {llama, Options{NCtx: -1}, "-c"},
+		"a context that nothing says":              {untrained, Options{}, "-c"},
 		"a context of a billion":                   {llama, Options{NCtx: 1 << 30}, "-c"},
 		"a main GPU that is not there":             {llama, Options{Devices: cards(2), SplitMode: SplitNone, MainGPU: 2}, "-mg"},
 		"rows split over CUDA devices":             {llama, Options{Devices: cards(2), SplitMode: SplitRow}, "-sm row"},
@@ -79,6 +82,26 @@ func TestRefusedSettings(t *testing.T) {
 				t.Errorf("Run() refused %s, want %s: %v", refused.Setting, tt.flag, err)
 			}
 		})
+	}
+}
+
+// llama-server has an output for each sequence however short the context is.
+// The figures are llama.cpp v0.5.0's.
+func TestContextsShorterThanSequences(t *testing.T) {
+	for ctx, want := range map[int]uint64{1: 297120, 2: 389280, 3: 533664, 5: 778464} {
+		m := read(t, fixtures.Model("llama-Q4_K_M").Set("llama.context_length", uint32(ctx)))
+		b, err := Run(m, Options{})
+		if err != nil {
+			t.Errorf("%d tokens: %v", ctx, err)
+			continue
+		}
+		var got uint64
+		for i := range b.Host {
+			got += b.Host[i].Compute
+		}
+		if got != want || b.Settings.NOutputs != 4 {
+			t.Errorf("%d tokens: compute buffers of %d bytes for %d outputs, want %d for 4", ctx, got, b.Settings.NOutputs, want)
+		}
 	}
 }
 

@@ -10,7 +10,6 @@
 package estimate
 
 import (
-	"errors"
 	"fmt"
 
 	"weigh/estimate/hw"
@@ -180,6 +179,12 @@ func badTensor(name, format string, args ...any) error {
 	return &ModelError{name, fmt.Errorf(format, args...)}
 }
 
+// NoContext is the error for a model that is to have the context it was trained
+// with and does not say which.
+func NoContext() error {
+	return refuse("-c", "the trained context is not known: say how many tokens")
+}
+
 func refuse(setting, format string, args ...any) error {
 	return &RefusedError{setting, fmt.Sprintf(format, args...)}
 }
@@ -248,7 +253,7 @@ func (o *Options) context(m *model.Model, row *arch.Arch) (*arch.Context, *Setti
 	}
 	if c.NCtx == 0 {
 		if c.NCtx = m.NCtxTrain; c.NCtx == 0 {
-			return nil, nil, errors.New("-c: the trained context is not known: say how many tokens")
+			return nil, nil, NoContext()
 		}
 	}
 	for _, v := range []struct {
@@ -265,16 +270,17 @@ func (o *Options) context(m *model.Model, row *arch.Arch) (*arch.Context, *Setti
 	if row.Rollback {
 		c.NRsSeq = max(o.NRsSeq, 0)
 	}
-	if c.CausalAttn {
-		c.NBatch = min(c.NBatch, c.NCtx)
-	}
-	c.NUBatch = min(c.NUBatch, c.NBatch)
-
 	s := &Settings{NParallel: c.NSeqMax, KVUnified: c.KVUnified}
+	// llama-server takes the batch as it is asked for (server_output_limits).
 	s.NOutputs = min(c.NSeqMax, c.NBatch)
 	if o.Embeddings {
 		s.NOutputs = c.NBatch
 	}
+	asked := c.NBatch
+	if c.CausalAttn {
+		c.NBatch = min(c.NBatch, c.NCtx)
+	}
+	c.NUBatch = min(c.NUBatch, c.NBatch)
 	if o.NOutputs != nil {
 		s.NOutputs = *o.NOutputs
 	}
@@ -283,8 +289,11 @@ func (o *Options) context(m *model.Model, row *arch.Arch) (*arch.Context, *Setti
 	}
 	if s.NOutputs < c.NSeqMax {
 		setting := "n_outputs_max"
-		if s.NOutputs == c.NBatch {
+		switch s.NOutputs {
+		case asked:
 			setting = "-b"
+		case c.NBatch: // cut to the context
+			setting = "-c"
 		}
 		return nil, nil, refuse(setting, "%d outputs are fewer than the %d sequences: llama.cpp aborts (llama_context::output_reserve)", s.NOutputs, c.NSeqMax)
 	}

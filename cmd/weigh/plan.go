@@ -81,7 +81,7 @@ func (o *planFlags) want(s *session) (w plan.Want, err error) {
 		s.asked.NCtx = o.ctx
 	}
 	if s.asked.NCtx == 0 && s.req.Set["--ctx-size"] {
-		s.asked.NCtx = max(s.Model.NCtxTrain, 1)
+		s.asked.NCtx = s.Model.NCtxTrain
 	}
 	w = plan.Want{
 		MinTPS: o.minTPS, Prefer: plan.Preference(o.prefer), KeepKVOnGPU: s.req.Set["--kv-offload"] && !s.asked.NoKVOffload, Alternatives: true,

@@ -262,7 +262,10 @@ func (s *session) byContext(base cell, w plan.Want, o *tableFlags) (cells []cell
 		for n := 4096; n < s.Model.NCtxTrain && len(contexts) < 12; n *= 2 {
 			contexts = append(contexts, n)
 		}
-		contexts = append(contexts, max(s.Model.NCtxTrain, 1))
+		if s.Model.NCtxTrain == 0 {
+			return nil, errors.New("--contexts: the trained context is not known: say which")
+		}
+		contexts = append(contexts, s.Model.NCtxTrain)
 	}
 	for _, n := range contexts {
 		for _, name := range o.types {
@@ -298,7 +301,7 @@ func (s *session) byLayers(base cell, w plan.Want) (cells []cell, err error) {
 		return nil, errors.New("--by layers: there is no device to put layers on: name one with --gpu")
 	}
 	if o.NCtx == 0 {
-		o.NCtx = min(8192, max(s.Model.NCtxTrain, 1))
+		o.NCtx = min(8192, s.Model.NCtxTrain)
 	}
 	for n := range base.LayersAll + 1 {
 		o.NGPULayers = &n

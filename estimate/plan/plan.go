@@ -137,6 +137,9 @@ func newSearch(m *model.Model, o estimate.Options, w Want) (*search, error) {
 	if !(w.MinTPS >= 0) || math.IsInf(w.MinTPS, 1) {
 		return nil, fmt.Errorf("--min-tps %v: want 0 or more", w.MinTPS)
 	}
+	if o.NCtx == 0 && m.NCtxTrain == 0 {
+		return nil, estimate.NoContext()
+	}
 	most := s.perSeq(cmp.Or(o.NCtx, max(m.NCtxTrain, minContext)*s.streams()))
 	if n := max(w.Speed.Depth, w.Speed.Prompt); n > most {
 		return nil, fmt.Errorf("--depth and --prompt-tokens: %d tokens are more than the %d that a sequence holds", n, most)

@@ -2,6 +2,7 @@ package plan
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"math"
 	"testing"
@@ -224,6 +225,27 @@ func TestBestRefuses(t *testing.T) {
 		if r, err := Best(m, tt.o, tt.w); err == nil {
 			t.Errorf("%s: %+v, want an error", name, r)
 		}
+	}
+}
+
+// A model that does not say what it was trained on is asked for with a context
+// only, as llama.cpp wants it; one of a single token is planned like any other.
+func TestShortTrainedContexts(t *testing.T) {
+	m := fixture(t, "Llama-3.2-1B-Q4_K_M")
+	for train, want := range map[int]string{0: "-c", 1: "", 3: ""} {
+		m.NCtxTrain = train
+		r, err := Best(m, estimate.Options{Devices: cards(24576)}, Want{Alternatives: true})
+		var refused *estimate.RefusedError
+		switch {
+		case want != "" && (!errors.As(err, &refused) || refused.Setting != want):
+			t.Errorf("trained on %d tokens: error %v, want %s refused", train, err, want)
+		case want == "" && (err != nil || len(r.Plans) == 0):
+			t.Errorf("trained on %d tokens: %v, %+v, want a plan", train, err, r)
+		}
+	}
+	m.NCtxTrain = 0
+	if r, err := Best(m, estimate.Options{Devices: cards(24576), NCtx: 4096}, Want{}); err != nil || len(r.Plans) == 0 {
+		t.Errorf("a context that is asked for: %v, %+v, want a plan", err, r)
 	}
 }
 
