@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"math"
@@ -48,7 +49,7 @@ Exit code 1: nothing fits; what would is listed, the least harmful first.`,
 		RunE: weighing(r, func(cmd *cobra.Command, s *session) error {
 			switch o.engine {
 			case "llama.cpp":
-				return runPlan(cmd.OutOrStdout(), s, &o)
+				return runPlan(cmd.Context(), cmd.OutOrStdout(), s, &o)
 			case "vllm":
 				return runPlanVLLM(cmd.OutOrStdout(), s, &o)
 			}
@@ -109,24 +110,27 @@ func (o *planFlags) want(s *session) (w plan.Want, err error) {
 	return w, nil
 }
 
-func runPlan(out io.Writer, s *session, o *planFlags) error {
+func runPlan(ctx context.Context, out io.Writer, s *session, o *planFlags) error {
 	w, err := o.want(s)
 	if err != nil {
 		return err
 	}
-	r, err := plan.Best(s.Model, s.asked, w)
+	r, err := plan.Best(ctx, s.Model, s.asked, w)
 	if err != nil {
 		return err
 	}
 	var buy []plan.Purchase
 	var smaller []smallerQuant
 	if len(r.Plans) == 0 || !s.onDevices(&r.Plans[0]) {
-		if buy, err = plan.Hardware(s.Model, s.asked, w); err != nil {
+		if buy, err = plan.Hardware(ctx, s.Model, s.asked, w); err != nil {
 			return err
 		}
 	}
 	if len(r.Plans) == 0 {
-		smaller = s.smallerQuants(w)
+		smaller = s.smallerQuants(ctx, w)
+	}
+	if err := ctx.Err(); err != nil {
+		return err
 	}
 	if s.req.json {
 		err = writeJSON(out, newPlanDocument(s, r, buy, smaller))
@@ -245,7 +249,7 @@ type smallerQuant struct {
 const maxSmaller = 2
 
 // smallerQuants returns the largest types below the model's own that fit.
-func (s *session) smallerQuants(w plan.Want) (found []smallerQuant) {
+func (s *session) smallerQuants(ctx context.Context, w plan.Want) (found []smallerQuant) {
 	m, err := quantModel(s.Inspection)
 	if err != nil {
 		return nil
@@ -270,7 +274,7 @@ func (s *session) smallerQuants(w plan.Want) (found []smallerQuant) {
 	w.Alternatives = false
 	for _, r := range results {
 		t := s.as(r)
-		best, err := plan.Best(t.Model, s.asked, w)
+		best, err := plan.Best(ctx, t.Model, s.asked, w)
 		if err != nil || len(best.Plans) == 0 {
 			continue
 		}

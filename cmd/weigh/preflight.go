@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"os"
@@ -97,7 +98,7 @@ func show(cmd *cobra.Command, r *request) error {
 	}
 	var better *plan.Plan
 	if !s.fits() {
-		if better, err = s.rescue(); err != nil {
+		if better, err = s.rescue(cmd.Context()); err != nil {
 			return err
 		}
 	}
@@ -146,13 +147,16 @@ func (s *session) generates() bool { return s.Model.CausalAttn }
 
 // rescue returns the best plan where llama-server's own choice does not fit,
 // nil when nothing does.
-func (s *session) rescue() (*plan.Plan, error) {
+func (s *session) rescue(ctx context.Context) (*plan.Plan, error) {
 	w, err := (&planFlags{}).want(s)
 	if err != nil {
 		return nil, err
 	}
 	w.Alternatives = false
-	r, err := plan.Best(s.Model, s.asked, w)
+	r, err := plan.Best(ctx, s.Model, s.asked, w)
+	if ctx.Err() != nil {
+		return nil, ctx.Err()
+	}
 	if err != nil || len(r.Plans) == 0 {
 		return nil, nil // what does not fit is shown as it is
 	}

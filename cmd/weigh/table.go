@@ -2,6 +2,7 @@ package main
 
 import (
 	"cmp"
+	"context"
 	"encoding/csv"
 	"errors"
 	"fmt"
@@ -190,20 +191,20 @@ func tableCells(cmd *cobra.Command, r *request, o *tableFlags, name, spec string
 	var cells []cell
 	switch o.by {
 	case "context":
-		cells, err = s.byContext(base, w, o)
+		cells, err = s.byContext(cmd.Context(), base, w, o)
 	case "layers":
-		cells, err = s.byLayers(base, w)
+		cells, err = s.byLayers(cmd.Context(), base, w)
 	default:
 		var c cell
-		c, err = s.planCell(base, s.asked, w)
+		c, err = s.planCell(cmd.Context(), base, s.asked, w)
 		cells = []cell{c}
 	}
 	return cells, s.blame(err)
 }
 
 // planCell is the best plan with the settings.
-func (s *session) planCell(c cell, o estimate.Options, w plan.Want) (cell, error) {
-	r, err := plan.Best(s.Model, o, w)
+func (s *session) planCell(ctx context.Context, c cell, o estimate.Options, w plan.Want) (cell, error) {
+	r, err := plan.Best(ctx, s.Model, o, w)
 	if err != nil {
 		return c, err
 	}
@@ -256,7 +257,7 @@ func (c *cell) fill(o estimate.Options, b *estimate.Breakdown, sp *speed.Speed) 
 }
 
 // byContext returns the best plans for contexts and cache types.
-func (s *session) byContext(base cell, w plan.Want, o *tableFlags) (cells []cell, err error) {
+func (s *session) byContext(ctx context.Context, base cell, w plan.Want, o *tableFlags) (cells []cell, err error) {
 	contexts := o.contexts
 	if len(contexts) == 0 {
 		for n := 4096; n < s.Model.NCtxTrain && len(contexts) < 12; n *= 2 {
@@ -280,7 +281,7 @@ func (s *session) byContext(base cell, w plan.Want, o *tableFlags) (cells []cell
 			}
 			var refused *estimate.RefusedError
 			w.Speed.Depth = max(n/2, 1)
-			c, err := s.planCell(base, ao, w)
+			c, err := s.planCell(ctx, base, ao, w)
 			switch {
 			case errors.As(err, &refused):
 				c = base
@@ -295,7 +296,7 @@ func (s *session) byContext(base cell, w plan.Want, o *tableFlags) (cells []cell
 }
 
 // byLayers returns the offload ladder: no layer on the devices, one, … all.
-func (s *session) byLayers(base cell, w plan.Want) (cells []cell, err error) {
+func (s *session) byLayers(ctx context.Context, base cell, w plan.Want) (cells []cell, err error) {
 	o := s.asked
 	if len(o.Devices) == 0 {
 		return nil, errors.New("--by layers: there is no device to put layers on: name one with --gpu")
@@ -304,6 +305,9 @@ func (s *session) byLayers(base cell, w plan.Want) (cells []cell, err error) {
 		o.NCtx = min(8192, s.Model.NCtxTrain)
 	}
 	for n := range base.LayersAll + 1 {
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
 		o.NGPULayers = &n
 		b, err := estimate.Run(s.Model, o)
 		if err != nil {

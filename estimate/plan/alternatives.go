@@ -127,7 +127,7 @@ func (s *search) safer(best *Plan) *Plan {
 	w := s.w
 	reserve := uint64(llamaReserve)
 	w.Reserve = &reserve
-	t, err := newSearch(s.m, s.o, w)
+	t, err := newSearch(s.ctx, s.m, s.o, w)
 	if err != nil {
 		return nil
 	}
@@ -225,7 +225,7 @@ func (s *search) changes() (c []Change) {
 		w.Alternatives = false
 		o.NCtx = asked
 		ch.set(&o, &w)
-		t, err := newSearch(s.m, o, w)
+		t, err := newSearch(s.ctx, s.m, o, w)
 		if err != nil {
 			continue
 		}

@@ -75,7 +75,7 @@ func TestPlansBeatFit(t *testing.T) {
 			pattern, buffer, _ := strings.Cut(v, "=")
 			theirs.Overrides = append(theirs.Overrides, estimate.Override{Pattern: pattern, Buffer: buffer})
 		}
-		s, err := newSearch(m, o, Want{})
+		s, err := newSearch(t.Context(), m, o, Want{})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -92,7 +92,7 @@ func TestPlansBeatFit(t *testing.T) {
 		if !fits {
 			unfit++
 		}
-		got, err := Best(m, o, Want{})
+		got, err := Best(t.Context(), m, o, Want{})
 		if err != nil {
 			t.Errorf("%s: %v", id, err)
 			continue

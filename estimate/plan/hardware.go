@@ -2,6 +2,7 @@ package plan
 
 import (
 	"cmp"
+	"context"
 	"slices"
 	"strings"
 
@@ -31,7 +32,7 @@ const largeCard = 96 << 30
 // settings and the speed asked for. Parts of laptops, parts that share the host's memory
 // and cards that are no longer made (of PCIe 3.0 and before, or whose matrix rate is
 // unknown) are left out.
-func Hardware(m *model.Model, o estimate.Options, w Want) ([]Purchase, error) {
+func Hardware(ctx context.Context, m *model.Model, o estimate.Options, w Want) ([]Purchase, error) {
 	if o.NCtx == 0 {
 		o.NCtx = (&search{m: m, o: o}).wanted()
 	}
@@ -51,7 +52,7 @@ func Hardware(m *model.Model, o estimate.Options, w Want) ([]Purchase, error) {
 		if count > 2 && len(all) > 0 && all[0].Card.Memory <= largeCard {
 			break
 		}
-		found, err := smallest(m, o, w, cards, count)
+		found, err := smallest(ctx, m, o, w, cards, count)
 		if err != nil {
 			return nil, err
 		}
@@ -61,7 +62,7 @@ func Hardware(m *model.Model, o estimate.Options, w Want) ([]Purchase, error) {
 }
 
 // smallest returns the first cards, count of each, that hold everything.
-func smallest(m *model.Model, o estimate.Options, w Want, cards []hw.Card, count int) (found []Purchase, err error) {
+func smallest(ctx context.Context, m *model.Model, o estimate.Options, w Want, cards []hw.Card, count int) (found []Purchase, err error) {
 	o.Spare, o.MMProjDevice = 0, nil // what is loaded beside the model follows it
 	if d := o.Draft; d != nil {
 		follows := *d
@@ -97,7 +98,7 @@ func smallest(m *model.Model, o estimate.Options, w Want, cards []hw.Card, count
 			o.Devices[i] = d
 			o.Devices[i].Index, o.Devices[i].Number = i, 0
 		}
-		s, err := newSearch(m, o, w)
+		s, err := newSearch(ctx, m, o, w)
 		if err != nil {
 			return nil, err
 		}

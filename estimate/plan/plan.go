@@ -7,6 +7,7 @@ package plan
 
 import (
 	"cmp"
+	"context"
 	"errors"
 	"fmt"
 	"math"
@@ -84,8 +85,11 @@ type Result struct {
 // Best returns the best plan and, if asked for, two others. An error means that
 // the question cannot be answered: llama.cpp refuses a setting, the flags
 // contradict each other, or the memory of a device is not known.
-func Best(m *model.Model, o estimate.Options, w Want) (*Result, error) {
-	s, err := newSearch(m, o, w)
+//
+// The search takes some tens of milliseconds, of many sequences and long contexts
+// half a second; it stops with ctx, whose error it returns.
+func Best(ctx context.Context, m *model.Model, o estimate.Options, w Want) (*Result, error) {
+	s, err := newSearch(ctx, m, o, w)
 	if err != nil {
 		return nil, err
 	}
@@ -94,18 +98,21 @@ func Best(m *model.Model, o estimate.Options, w Want) (*Result, error) {
 		return nil, err
 	}
 	r := &Result{}
-	if best == nil {
+	switch {
+	case best == nil:
 		r.Why, r.Slow = s.why, s.slow
 		if w.Alternatives {
 			r.Changes = s.changes()
 		}
-		r.Steps = s.steps
-		return r, nil
+	default:
+		best.Role = "best"
+		r.Plans = append(r.Plans, *best)
+		if w.Alternatives {
+			r.Plans = append(r.Plans, s.alternatives(best)...)
+		}
 	}
-	best.Role = "best"
-	r.Plans = append(r.Plans, *best)
-	if w.Alternatives {
-		r.Plans = append(r.Plans, s.alternatives(best)...)
+	if err := ctx.Err(); err != nil {
+		return nil, err // what was not found may be what was not looked for
 	}
 	r.Steps = s.steps
 	return r, nil
@@ -113,6 +120,7 @@ func Best(m *model.Model, o estimate.Options, w Want) (*Result, error) {
 
 // A search is a plan in the making.
 type search struct {
+	ctx   context.Context // of the call that it is for
 	m     *model.Model
 	o     estimate.Options
 	w     Want
@@ -125,8 +133,8 @@ type search struct {
 	taken []int64 // of each device by compute buffers and overheads, at the last placement
 }
 
-func newSearch(m *model.Model, o estimate.Options, w Want) (*search, error) {
-	s := &search{m: m, o: o, w: w}
+func newSearch(ctx context.Context, m *model.Model, o estimate.Options, w Want) (*search, error) {
+	s := &search{ctx: ctx, m: m, o: o, w: w}
 	switch w.Prefer {
 	case "":
 		s.w.Prefer = Speed
@@ -202,10 +210,18 @@ func (s *search) fixed() bool {
 	return s.o.NGPULayers != nil || len(s.o.Overrides) > 0 || slices.ContainsFunc(s.o.TensorSplit, func(f float32) bool { return f != 0 })
 }
 
+// estimate is one step of the search, of which nearly all of its time is made.
+func (s *search) estimate(o estimate.Options) (*estimate.Breakdown, error) {
+	if err := s.ctx.Err(); err != nil {
+		return nil, err
+	}
+	return estimate.Run(s.m, o)
+}
+
 // run judges settings. over is by how much each device's room is exceeded, the
 // host's last.
 func (s *search) run(o *estimate.Options) (b *estimate.Breakdown, over []int64, fits bool, err error) {
-	if b, err = estimate.Run(s.m, *o); err != nil {
+	if b, err = s.estimate(*o); err != nil {
 		return nil, nil, false, err
 	}
 	if over, fits = s.judge(b); !fits {
@@ -384,7 +400,7 @@ func (s *search) table(o estimate.Options) (*table, error) {
 // besides returns what each device holds besides weights and caches under a
 // layout.
 func (s *search) besides(o *estimate.Options, l *layout) ([]int64, error) {
-	b, err := estimate.Run(s.m, l.options(s.m, *o, s.names))
+	b, err := s.estimate(l.options(s.m, *o, s.names))
 	if err != nil {
 		return nil, err
 	}

@@ -2,6 +2,7 @@ package plan
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"math"
@@ -60,7 +61,7 @@ func BenchmarkBest(b *testing.B) {
 		m := fixture(b, c.model)
 		b.Run(fmt.Sprint(c.model, " on ", len(c.cards)), func(b *testing.B) {
 			for b.Loop() {
-				r, err := Best(m, estimate.Options{Devices: cards(c.cards...), NParallel: 1}, Want{})
+				r, err := Best(b.Context(), m, estimate.Options{Devices: cards(c.cards...), NParallel: 1}, Want{})
 				if err != nil || len(r.Plans) == 0 {
 					b.Fatal(err, r)
 				}
@@ -162,7 +163,7 @@ func TestPlans(t *testing.T) {
 			m := fixture(t, tt.model)
 			tt.o.Devices, tt.o.Host, tt.o.NParallel = cards(tt.cards...), host(tt.host), 1
 			tt.w.Alternatives = true
-			r, err := Best(m, tt.o, tt.w)
+			r, err := Best(t.Context(), m, tt.o, tt.w)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -222,10 +223,41 @@ func TestBestRefuses(t *testing.T) {
 		"a split that is no number":      {estimate.Options{Devices: cards(24576, 24576), TensorSplit: []float32{-1, 1}}, Want{}},
 		"a split mode without support":   {estimate.Options{Devices: cards(24576, 24576), SplitMode: estimate.SplitRow}, Want{}},
 	} {
-		if r, err := Best(m, tt.o, tt.w); err == nil {
+		if r, err := Best(t.Context(), m, tt.o, tt.w); err == nil {
 			t.Errorf("%s: %+v, want an error", name, r)
 		}
 	}
+}
+
+// A search that is called off ends with the estimate that it is at.
+func TestBestStopsWithItsContext(t *testing.T) {
+	m := fixture(t, "Llama-3.2-1B-Q4_K_M")
+	steps := 0
+	for _, after := range []int{0, 1, 3, 8} {
+		ctx := &calledOff{Context: t.Context(), after: after}
+		r, err := Best(ctx, m, estimate.Options{Devices: cards(1536), NParallel: 1}, Want{Alternatives: true})
+		if r != nil || !errors.Is(err, context.Canceled) {
+			t.Errorf("called off after %d steps: %+v, %v, want %v", after, r, err, context.Canceled)
+		}
+		steps = ctx.asked
+	}
+	if steps > 100 {
+		t.Errorf("it goes on for %d steps", steps)
+	}
+}
+
+// calledOff is a context that is cancelled after its error was asked for so many
+// times.
+type calledOff struct {
+	context.Context
+	after, asked int
+}
+
+func (c *calledOff) Err() error {
+	if c.asked++; c.asked > c.after {
+		return context.Canceled
+	}
+	return nil
 }
 
 // A model that does not say what it was trained on is asked for with a context
@@ -234,7 +266,7 @@ func TestShortTrainedContexts(t *testing.T) {
 	m := fixture(t, "Llama-3.2-1B-Q4_K_M")
 	for train, want := range map[int]string{0: "-c", 1: "", 3: ""} {
 		m.NCtxTrain = train
-		r, err := Best(m, estimate.Options{Devices: cards(24576)}, Want{Alternatives: true})
+		r, err := Best(t.Context(), m, estimate.Options{Devices: cards(24576)}, Want{Alternatives: true})
 		var refused *estimate.RefusedError
 		switch {
 		case want != "" && (!errors.As(err, &refused) || refused.Setting != want):
@@ -244,7 +276,7 @@ func TestShortTrainedContexts(t *testing.T) {
 		}
 	}
 	m.NCtxTrain = 0
-	if r, err := Best(m, estimate.Options{Devices: cards(24576), NCtx: 4096}, Want{}); err != nil || len(r.Plans) == 0 {
+	if r, err := Best(t.Context(), m, estimate.Options{Devices: cards(24576), NCtx: 4096}, Want{}); err != nil || len(r.Plans) == 0 {
 		t.Errorf("a context that is asked for: %v, %+v, want a plan", err, r)
 	}
 }
@@ -252,7 +284,7 @@ func TestShortTrainedContexts(t *testing.T) {
 // TestHardwareHoldsTheModel checks each proposal by an estimate of its own.
 func TestHardwareHoldsTheModel(t *testing.T) {
 	m := fixture(t, "Qwen3-30B-A3B-Q4_K_M")
-	all, err := Hardware(m, estimate.Options{NCtx: 16384, NParallel: 1, Host: host(64)}, Want{})
+	all, err := Hardware(t.Context(), m, estimate.Options{NCtx: 16384, NParallel: 1, Host: host(64)}, Want{})
 	if err != nil || len(all) == 0 {
 		t.Fatalf("%d proposals, %v", len(all), err)
 	}
@@ -273,7 +305,7 @@ func TestHardwareHoldsTheModel(t *testing.T) {
 // TestHardwareIsFastEnough looks for cards that reach a speed.
 func TestHardwareIsFastEnough(t *testing.T) {
 	m := fixture(t, "Llama-3.1-8B-Q8_0")
-	all, err := Hardware(m, estimate.Options{NCtx: 8192, NParallel: 1, Host: host(64)}, Want{MinTPS: 80})
+	all, err := Hardware(t.Context(), m, estimate.Options{NCtx: 8192, NParallel: 1, Host: host(64)}, Want{MinTPS: 80})
 	if err != nil || len(all) == 0 {
 		t.Fatalf("%d proposals, %v", len(all), err)
 	}
@@ -288,7 +320,7 @@ func TestHardwareIsFastEnough(t *testing.T) {
 // cache: the longer context keeps the limit that made it fit.
 func TestLoweredPromptCacheIsSaid(t *testing.T) {
 	m := fixture(t, "Mistral-7B-v0.3-Q4_K_M")
-	r, err := Best(m, estimate.Options{Devices: cards(81920), Host: host(2), NParallel: 1}, Want{Alternatives: true})
+	r, err := Best(t.Context(), m, estimate.Options{Devices: cards(81920), Host: host(2), NParallel: 1}, Want{Alternatives: true})
 	if err != nil || len(r.Plans) == 0 {
 		t.Fatal(err, r)
 	}
@@ -309,7 +341,7 @@ func TestLoweredPromptCacheIsSaid(t *testing.T) {
 func TestPipelineCopiesAreAvoided(t *testing.T) {
 	m := fixture(t, "Gemma-4-26B-A4B-Q4_K_M")
 	kv, outputs := true, 4
-	r, err := Best(m, estimate.Options{Devices: cards(24576, 24576), NCtx: 1 << 20, NParallel: 4, KVUnified: &kv, NOutputs: &outputs}, Want{Prefer: Quality})
+	r, err := Best(t.Context(), m, estimate.Options{Devices: cards(24576, 24576), NCtx: 1 << 20, NParallel: 4, KVUnified: &kv, NOutputs: &outputs}, Want{Prefer: Quality})
 	if err != nil || len(r.Plans) == 0 {
 		t.Fatal(err, r)
 	}
@@ -359,7 +391,7 @@ func TestUnequalCards(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			s, err := newSearch(m, o, Want{})
+			s, err := newSearch(t.Context(), m, o, Want{})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -367,7 +399,7 @@ func TestUnequalCards(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			r, err := Best(m, o, Want{})
+			r, err := Best(t.Context(), m, o, Want{})
 			if err != nil || len(r.Plans) == 0 {
 				t.Fatal(err, r)
 			}
@@ -388,7 +420,7 @@ func FuzzBest(f *testing.F) {
 	moe := fixture(f, "qwen3moe-moe-Q4_K_M")
 	f.Fuzz(func(t *testing.T, a, b, gib uint16, ctx int) {
 		for _, m := range []*model.Model{m, moe} {
-			r, err := Best(m, estimate.Options{Devices: cards(uint64(a), uint64(b)), Host: host(uint64(gib)), NCtx: ctx, NParallel: 1}, Want{Alternatives: true})
+			r, err := Best(t.Context(), m, estimate.Options{Devices: cards(uint64(a), uint64(b)), Host: host(uint64(gib)), NCtx: ctx, NParallel: 1}, Want{Alternatives: true})
 			if err != nil {
 				return
 			}
