@@ -17,6 +17,7 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -79,13 +80,13 @@ func run(args []string, stdout, stderr io.Writer) int {
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	context.AfterFunc(ctx, stop) // a second signal ends the program where the first is not heard
+	context.AfterFunc(ctx, stop) // a second signal ends the program at once
 	root := newRootCmd()
 	root.SetArgs(args)
 	root.SetOut(stdout)
 	root.SetErr(stderr)
 	addBashWords(root)
-	err := root.ExecuteContext(ctx)
+	err := untilStuck(ctx, grace, root.ExecuteContext)
 	switch {
 	case err == nil, errors.Is(err, syscall.EPIPE):
 		return exitOK
@@ -97,6 +98,31 @@ func run(args []string, stdout, stderr io.Writer) int {
 		fmt.Fprintf(stderr, "weigh: hint: %s\n", render.Text(hint))
 	}
 	return exitError
+}
+
+// grace is how long a command may take to end after a signal: weigh serve
+// finishes what it is answering.
+const grace = 4 * time.Second
+
+// errStuck is the error for a command that does not end with its context.
+var errStuck = errors.New("interrupted, while a file, a driver or a server did not answer")
+
+// untilStuck runs f and leaves it behind when it does not end soon after ctx has:
+// a read of a file, such as /proc/kmsg, can wait for ever, and nothing ends it.
+func untilStuck(ctx context.Context, grace time.Duration, f func(context.Context) error) error {
+	done := make(chan error, 1)
+	go func() { done <- f(ctx) }()
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
+	}
+	select {
+	case err := <-done:
+		return err
+	case <-time.After(grace):
+		return errStuck
+	}
 }
 
 // newRootCmd returns the command with all its sub-commands.

@@ -1,12 +1,15 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
+	"errors"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"weigh/fixtures"
 	"weigh/fixtures/sysfs"
@@ -224,5 +227,26 @@ func TestVersionAndHelp(t *testing.T) {
 		if !strings.Contains(out, flag) {
 			t.Errorf("the help does not name %s", flag)
 		}
+	}
+}
+
+// A command ends with its context, even one that waits for what does not come.
+func TestUntilStuck(t *testing.T) {
+	failed := errors.New("failed")
+	for name, tt := range map[string]struct {
+		f    func(context.Context) error
+		want error
+	}{
+		"one that ends by itself": {func(context.Context) error { return failed }, failed},
+		"one that hears":          {func(ctx context.Context) error { <-ctx.Done(); return ctx.Err() }, context.Canceled},
+		"one that does not hear":  {func(context.Context) error { select {} }, errStuck},
+	} {
+		t.Run(name, func(t *testing.T) {
+			ctx, cancel := context.WithCancel(t.Context())
+			time.AfterFunc(50*time.Millisecond, cancel)
+			if err := untilStuck(ctx, 200*time.Millisecond, tt.f); !errors.Is(err, tt.want) {
+				t.Errorf("error %v, want %v", err, tt.want)
+			}
+		})
 	}
 }
