@@ -6,6 +6,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -363,6 +364,32 @@ func TestReadManifestRefuses(t *testing.T) {
 			_, err := ReadManifest(write(t, "m.json", []byte(tt.text)))
 			if err == nil || !strings.Contains(err.Error(), tt.want) || !strings.Contains(err.Error(), "at byte") {
 				t.Errorf("ReadManifest() error = %v, want %s and a byte", err, tt.want)
+			}
+		})
+	}
+}
+
+// An entry is refused before it is held.
+func TestReadManifestHoldsNoLongEntry(t *testing.T) {
+	long := strings.Repeat("x", 20<<20)
+	for name, text := range map[string]string{
+		"a long name":  `{"schema":1,"files":[{"name":"` + long + `"}]}`,
+		"a long field": `{"` + long + `":1}`,
+		"a long space": `{"schema":1,"files":[` + strings.ReplaceAll(long, "x", " ") + `]}`,
+		"a long shape": `{"schema":1,"tensors":[{"shape":[` + strings.ReplaceAll(long, "x", "1,") + `1]}]}`,
+		"nothing else": strings.ReplaceAll(long, "x", " "),
+	} {
+		t.Run(name, func(t *testing.T) {
+			path := write(t, "m.json", []byte(text))
+			var before, after runtime.MemStats
+			runtime.ReadMemStats(&before)
+			_, err := ReadManifest(path)
+			runtime.ReadMemStats(&after)
+			if err == nil || !strings.Contains(err.Error(), "over the limit") {
+				t.Errorf("error = %v, want one about a limit", err)
+			}
+			if took := after.TotalAlloc - before.TotalAlloc; took > 4<<20 {
+				t.Errorf("%d bytes are allocated for it", took)
 			}
 		})
 	}

@@ -95,7 +95,8 @@ func ReadManifest(path string) (*Manifest, error) {
 	if size > maxManifest {
 		return nil, fmt.Errorf("%s: %d bytes are over the limit of %d for a manifest", path, size, maxManifest)
 	}
-	r := manifestReader{json.NewDecoder(io.LimitReader(f, maxManifest))}
+	in := &limited{src: io.LimitReader(f, maxManifest)}
+	r := manifestReader{json.NewDecoder(in), in}
 	m, err := r.manifest()
 	if err != nil {
 		return nil, fmt.Errorf("%s: manifest: at byte %d: %w", path, r.InputOffset(), err)
@@ -103,14 +104,40 @@ func ReadManifest(path string) (*Manifest, error) {
 	return m, nil
 }
 
-type manifestReader struct{ *json.Decoder }
+type manifestReader struct {
+	*json.Decoder
+	in *limited
+}
+
+// more reports whether an object or a list goes on, and lets the decoder read the
+// next part of it, which it holds as a whole.
+func (r manifestReader) more() bool {
+	r.in.until = r.InputOffset() + maxEntry
+	return r.More()
+}
+
+// A limited reader reads up to an offset, which moves.
+type limited struct {
+	src       io.Reader
+	at, until int64
+}
+
+func (l *limited) Read(b []byte) (int, error) {
+	if l.at >= l.until {
+		return 0, fmt.Errorf("an entry is over the limit of %d bytes", maxEntry)
+	}
+	n, err := l.src.Read(b[:min(int64(len(b)), l.until-l.at)])
+	l.at += int64(n)
+	return n, err
+}
 
 func (r manifestReader) manifest() (*Manifest, error) {
 	m := &Manifest{}
+	r.in.until = maxEntry
 	if err := r.delim('{'); err != nil {
 		return nil, err
 	}
-	for r.More() {
+	for r.more() {
 		key, err := r.Token()
 		if err != nil {
 			return nil, err
@@ -157,16 +184,9 @@ func entries[T any](r manifestReader, of func(*T) (name, hash string)) (list []T
 	if err := r.delim('['); err != nil {
 		return nil, err
 	}
-	for r.More() {
-		var text json.RawMessage
-		if err := r.Decode(&text); err != nil {
-			return nil, err
-		}
-		if len(text) > maxEntry {
-			return nil, fmt.Errorf("an entry of %d bytes, over the limit of %d", len(text), maxEntry)
-		}
+	for r.more() {
 		var entry T
-		if err := json.Unmarshal(text, &entry); err != nil {
+		if err := r.Decode(&entry); err != nil {
 			return nil, err
 		}
 		name, hash := of(&entry)
