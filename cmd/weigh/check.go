@@ -41,8 +41,13 @@ missing or do not belong together, truncated downloads. What llama.cpp would
 refuse to load, metadata and tensors that contradict each other, and chat
 templates that reach further than a template should, are warnings.
 
-Exit codes: 0 valid, 1 not valid (with --strict: or not to be loaded by
-llama.cpp), 2 could not be read.`,
+Of the JSON document "valid" says whether the files are as their format wants
+them, "loadable" whether llama.cpp v0.5.0 would load them: true, false, or null
+where that is not known, as of files that are not valid, that hold no language
+model, or a draft's, which runs with another model only.
+
+Exit codes: 0 valid, 1 not valid (with --strict: or "loadable" is false), 2 could
+not be read.`,
 		Example: `  weigh check model.gguf
   weigh check model.gguf --data --sha256
   weigh check model.gguf --write-manifest model.sha256.json
@@ -55,7 +60,7 @@ llama.cpp), 2 could not be read.`,
 	f.BoolVar(&o.sha256, "sha256", false, "hash the files")
 	f.StringVar(&o.write, "write-manifest", "", "write the hash of every file and tensor to `FILE`")
 	f.StringVar(&o.against, "manifest", "", "compare with the hashes of `FILE`")
-	f.BoolVar(&o.strict, "strict", false, "exit with 1 when llama.cpp would refuse the model, too")
+	f.BoolVar(&o.strict, "strict", false, "exit with 1 when llama.cpp would refuse to load the model, too")
 	f.BoolVar(&o.json, "json", false, "write one JSON document")
 	return cmd
 }
