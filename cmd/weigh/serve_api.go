@@ -131,7 +131,7 @@ func (lib *library) answer(w http.ResponseWriter, r *http.Request, c apiCommand)
 		refuse(w, status, err)
 		return
 	}
-	if err := lib.allow(q, c); err != nil {
+	if err := lib.allow(&q, c); err != nil {
 		refuse(w, http.StatusForbidden, err)
 		return
 	}
@@ -188,10 +188,21 @@ func readQuestion(r *http.Request) (q question, status int, err error) {
 }
 
 // allow refuses models that are not in the library and flags that could name
-// other files or hosts.
-func (lib *library) allow(q question, c apiCommand) error {
-	if c.on == aModel && !lib.has(q.Model) {
-		return fmt.Errorf("%q is not among the models that weigh serve was given", q.Model)
+// other files or hosts. It puts the models' paths in the place of what the page
+// was shown of them.
+func (lib *library) allow(q *question, c apiCommand) error {
+	model := func(word *string) error {
+		path, ok := lib.path(*word)
+		if !ok {
+			return fmt.Errorf("%q is not among the models that weigh serve was given", *word)
+		}
+		*word = path
+		return nil
+	}
+	if c.on == aModel {
+		if err := model(&q.Model); err != nil {
+			return err
+		}
 	}
 	if c.on == theLibrary && len(lib.names) > 0 && len(lib.folders()) == 0 {
 		return errors.New("weigh serve was given no folder to scan")
@@ -211,11 +222,13 @@ func (lib *library) allow(q question, c apiCommand) error {
 		if i++; i == len(q.Args) {
 			return fmt.Errorf("%s wants a value after it", flag)
 		}
-		switch value := q.Args[i]; {
-		case apiModelFlags[flag] && !lib.has(value):
-			return fmt.Errorf("%s: %q is not among the models that weigh serve was given", flag, value)
-		case strings.HasPrefix(value, "-") && !isDigits(value[1:]):
+		if value := q.Args[i]; strings.HasPrefix(value, "-") && !isDigits(value[1:]) {
 			return fmt.Errorf("%s: %q is no value", flag, value)
+		}
+		if apiModelFlags[flag] {
+			if err := model(&q.Args[i]); err != nil {
+				return fmt.Errorf("%s: %w", flag, err)
+			}
 		}
 	}
 	return nil

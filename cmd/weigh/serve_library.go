@@ -17,7 +17,7 @@ type library struct {
 	mu     sync.Mutex
 	models []libraryModel
 	notes  []string
-	known  map[string]bool // what may be opened: all that was ever listed
+	known  map[string]string // the paths that may be opened, all that were ever listed, by what JSON makes of them
 }
 
 // The document of /api/models.
@@ -74,13 +74,14 @@ func (lib *library) list(ctx context.Context) (int, error) {
 		found = append(found, newLibraryModel(&models[i]))
 	}
 	if lib.known == nil {
-		lib.known = map[string]bool{}
+		lib.known = map[string]string{}
 	}
-	for _, m := range found {
-		lib.known[m.Path] = true // one that vanishes is answered with what became of it
-		lib.known[m.Projector] = true
+	for i := range found {
+		m := &found[i] // one that vanishes is answered with what became of it
+		if ok := lib.add(m.Path) && lib.add(m.Projector); !ok && m.Fault == "" {
+			m.Fault = "another model's path reads the same where it is not UTF-8: rename one of them"
+		}
 	}
-	delete(lib.known, "")
 	lib.models, lib.notes = found, notes
 	return len(found), nil
 }
@@ -99,11 +100,24 @@ func newLibraryModel(m *store.Model) libraryModel {
 	return d
 }
 
-// has reports whether the page may open path.
-func (lib *library) has(path string) bool {
+// add lets the page open path and reports whether no other one reads the same.
+func (lib *library) add(path string) bool {
+	if path == "" {
+		return true
+	}
+	shown := string([]rune(path)) // of a name that is not UTF-8 JSON replaces each odd byte
+	if _, known := lib.known[shown]; !known {
+		lib.known[shown] = path
+	}
+	return lib.known[shown] == path
+}
+
+// path returns the path that the page may open and was shown so.
+func (lib *library) path(shown string) (path string, ok bool) {
 	lib.mu.Lock()
 	defer lib.mu.Unlock()
-	return lib.known[path]
+	path, ok = lib.known[shown]
+	return path, ok
 }
 
 // folders returns what of the library a scan goes through.

@@ -13,6 +13,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"weigh/fixtures"
 )
 
 // serving serves the named models as weigh serve does, and returns the address.
@@ -202,6 +204,40 @@ func TestServeLibrary(t *testing.T) {
 	}
 	if status, body := post(t, base, "estimate", path); status != 404 || !strings.Contains(body, "no such file") {
 		t.Errorf("a vanished file: status %d, %s", status, body)
+	}
+}
+
+// A name that is not UTF-8 reads in JSON as another one, by which it is opened.
+func TestServeOpensNamesThatAreNotUTF8(t *testing.T) {
+	onMachine(t, "rx7900xtx")
+	dir := t.TempDir()
+	for _, name := range []string{"caf\xe9.gguf", "caf\xe8.gguf", "plain.gguf"} {
+		if err := fixtures.Model("llama-Q4_K_M").WriteSparse(filepath.Join(dir, name)); err != nil {
+			t.Skip("this system has no such names:", err)
+		}
+	}
+	base := serving(t, dir)
+	r, err := http.Get(base + "/api/models")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Body.Close()
+	var d libraryDocument
+	if err := json.NewDecoder(r.Body).Decode(&d); err != nil || len(d.Models) != 3 {
+		t.Fatalf("the library is %+v, %v; want 3 models", d, err)
+	}
+	faults := 0
+	for _, m := range d.Models {
+		if m.Fault != "" {
+			faults++
+			continue
+		}
+		if status, body := post(t, base, "estimate", m.Path, "-c", "4096", "--gpu", "24GiB"); status != 200 {
+			t.Errorf("%q: status %d, %s", m.Path, status, body)
+		}
+	}
+	if faults != 1 {
+		t.Errorf("%d of two that read the same cannot be opened, want 1", faults)
 	}
 }
 
