@@ -322,6 +322,12 @@ func (q *Quantization) fill() *Quantization {
 	if q.Group == 0 {
 		q.Group = intOf(raw, "group_size", "q_group_size")
 	}
+	if q.Bits < 0 || q.Bits > 64 {
+		q.Bits = 0 // of a number that cannot be nothing follows
+	}
+	if q.Group < -1 {
+		q.Group = 0
+	}
 	for _, k := range []string{"ignore", "modules_to_not_convert", "llm_int8_skip_modules", "exclude_modules"} {
 		q.Skipped = append(q.Skipped, raw.Strings(k)...)
 	}
@@ -351,11 +357,13 @@ type Adapter struct {
 // ReadAdapter returns the typed view of an adapter_config.json.
 func ReadAdapter(o Object) *Adapter {
 	a := &Adapter{
-		Type: o.String("peft_type"), Base: o.String("base_model_name_or_path"), Rank: intOf(o, "r"),
+		Type: o.String("peft_type"), Base: o.String("base_model_name_or_path"), Rank: max(intOf(o, "r"), 0),
 		Modules: o.Strings("target_modules"), Saved: o.Strings("modules_to_save"),
 		DoRA: o.Bool("use_dora"), RSLoRA: o.Bool("use_rslora"),
 	}
-	a.Alpha, _ = o.Float("lora_alpha")
+	if alpha, ok := o.Float("lora_alpha"); ok && !math.IsNaN(alpha) && !math.IsInf(alpha, 0) {
+		a.Alpha = alpha
+	}
 	if s := o.String("target_modules"); s != "" {
 		a.Modules = []string{s}
 	}

@@ -87,7 +87,7 @@ func adapterOf(f *folder, m *Model) *Adapter {
 	if len(f.files) > 0 {
 		meta := f.files[0].Metadata
 		a.Base = cmp.Or(a.Base, meta["ss_base_model_version"], meta["ss_sd_model_name"])
-		if v, err := strconv.ParseFloat(meta["ss_network_alpha"], 64); err == nil && a.Alpha == 0 {
+		if v, err := strconv.ParseFloat(meta["ss_network_alpha"], 64); err == nil && a.Alpha == 0 && alphaRule.ok(v) {
 			a.Alpha = v
 		}
 	}

@@ -289,6 +289,7 @@ func gather(path string) (*folder, error) {
 			return nil, err
 		} else if o != nil {
 			*side.to = o
+			f.problems = append(f.problems, impossible(side.name, o)...)
 		}
 	}
 	if f.config == nil && !f.alone && f.has("params.json") {
