@@ -320,6 +320,9 @@ func inConfig(h *hf.Model, err error) error {
 	if field := h.Field(fault.Key); field != "" {
 		return &hf.FieldError{Field: field, Why: fault.Why}
 	}
+	if parts := h.Parts(fault.Key); parts != "" {
+		return &hf.FieldError{Field: parts, Why: "the " + fault.Key + " made of it: " + fault.Why}
+	}
 	return fmt.Errorf("the GGUF it would become: %w", err)
 }
 

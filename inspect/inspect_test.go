@@ -285,3 +285,28 @@ func TestAFileThatShrinksAfterwardsGivesCounts(t *testing.T) {
 		t.Error("a token was read from a file that was cut")
 	}
 }
+
+// A value that is computed from a configuration is named by what it is made of.
+func TestDerivedValuesAreNamedByTheirFields(t *testing.T) {
+	const jamba = `{"architectures":["JambaForCausalLM"],"num_hidden_layers":8,"hidden_size":4096,"num_attention_heads":32,"num_key_value_heads":8,
+		"intermediate_size":64,"vocab_size":64,"max_position_embeddings":512,"attn_layer_offset":4,"attn_layer_period":8,"mamba_expand":%s}`
+	const mamba = `{"architectures":["MambaForCausalLM"],"num_hidden_layers":8,"hidden_size":%s,"vocab_size":64}`
+	for name, tt := range map[string]struct{ config, want string }{
+		"a factor that is negative":       {fmt.Sprintf(jamba, "-1"), "config.json: mamba_expand: the jamba.ssm.inner_size made of it: -4096 is negative"},
+		"a factor that is too large":      {fmt.Sprintf(jamba, "1000000"), "config.json: mamba_expand: the jamba.ssm.inner_size made of it: "},
+		"a width that is negative itself": {fmt.Sprintf(mamba, "-64"), "config.json: hidden_size: "},
+	} {
+		dir := t.TempDir()
+		if err := os.WriteFile(filepath.Join(dir, "config.json"), []byte(tt.config), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		ins, err := inspect.Open(dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ins.Close()
+		if ins.Reason == nil || !strings.HasPrefix(ins.Reason.Error(), tt.want) {
+			t.Errorf("%s: %v, want %s", name, ins.Reason, tt.want)
+		}
+	}
+}

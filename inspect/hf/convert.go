@@ -148,8 +148,11 @@ type converter struct {
 	notes   []string
 	unknown int // tensors without a GGUF name
 
-	fields map[string]string // the hyper-parameter that a key is made of
-	fault  *fieldError       // the first field whose value cannot be
+	fields map[string]string   // the hyper-parameter that a key is
+	made   map[string][]string // the hyper-parameters that were read for a key, where it is none of them
+	fresh  []string            // those that were read since the last key
+	read   []string            // all that were read
+	fault  *fieldError         // the first field whose value cannot be
 }
 
 // A fieldError says which hyper-parameter cannot be what it is.
@@ -164,7 +167,15 @@ func (c *converter) field(key string, v any) string {
 // where returns the one field of an object that holds a value, such as
 // "rope_scaling.factor"; "" when none or several do.
 func where(o hfconfig.Object, v any) string {
-	text, places := fmt.Sprint(v), []string{}
+	if places := allWhere(o, v); len(places) == 1 {
+		return places[0]
+	}
+	return ""
+}
+
+// allWhere returns all fields of an object that hold a value.
+func allWhere(o hfconfig.Object, v any) (places []string) {
+	text := fmt.Sprint(v)
 	var walk func(o hfconfig.Object, at string)
 	walk = func(o hfconfig.Object, at string) {
 		for key, has := range o {
@@ -176,10 +187,39 @@ func where(o hfconfig.Object, v any) string {
 		}
 	}
 	walk(o, "")
-	if len(places) != 1 {
-		return ""
+	return places
+}
+
+// sees notes that a hyper-parameter was read.
+func (c *converter) sees(field string) {
+	if field == "" || strings.HasPrefix(field, "weigh.") { // one that is not written so
+		return
 	}
-	return places[0]
+	for _, list := range []*[]string{&c.fresh, &c.read} {
+		if !slices.Contains(*list, field) {
+			*list = append(*list, field)
+		}
+	}
+}
+
+// parts returns the hyper-parameters that a key is computed from: the negative
+// ones among those that were read for it, which are what makes a key impossible,
+// or else among all that were read; all that were read for it where none is.
+func (c *converter) parts(key string) []string {
+	negative := func(list []string) (out []string) {
+		for _, field := range list {
+			if v, ok := hfconfig.AsFloat(c.h[field]); ok && v < 0 {
+				out = append(out, field)
+			}
+		}
+		return out
+	}
+	for _, list := range [][]string{negative(c.made[key]), negative(c.read)} {
+		if len(list) > 0 {
+			return list
+		}
+	}
+	return c.made[key]
 }
 
 // wrong records that a field is not what the converter wants of it.
@@ -238,6 +278,7 @@ func (c *converter) int(keys ...string) int64 {
 // count returns the value of a field as a count; ok is false when it is null or
 // none.
 func (c *converter) count(field string, v any) (n int64, ok bool) {
+	c.sees(field)
 	n, ok = hfconfig.AsInt(v)
 	if v != nil && (!ok || n < -maxCount || n > maxCount) {
 		c.wrong(field, v, fmt.Sprintf("a whole number of at most %d", maxCount))
@@ -343,6 +384,7 @@ var countKeys = []string{".head_count", ".head_count_kv", ".feed_forward_length"
 // section. A nil value writes nothing.
 func (c *converter) put(key string, v any) {
 	key = c.key(key)
+	c.made[key], c.fresh = c.fresh, nil
 	isReal := slices.ContainsFunc(realKeys, func(end string) bool { return strings.HasSuffix(key, end) })
 	switch x := v.(type) {
 	case nil:

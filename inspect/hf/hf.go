@@ -74,7 +74,8 @@ type Model struct {
 	Problems []formats.Problem // what is odd but not fatal
 	Notes    []string          // for people, in order of importance
 
-	fields map[string]string // places of the configuration by the keys of Source made of them
+	fields map[string]string // places of the configuration by the keys of Source that hold their values
+	parts  map[string]string // places by the keys that are computed from their values
 }
 
 // A FieldError is the error for a field of a configuration whose value cannot be.
@@ -96,6 +97,16 @@ func (m *Model) Field(key string) string {
 		return "config.json: " + field
 	}
 	return ""
+}
+
+// Parts returns the file and the places in it that a key of Source is computed
+// from, such as "config.json: mamba_expand, hidden_size"; "" when that is not
+// known.
+func (m *Model) Parts(key string) string {
+	if v, _ := m.Source.Meta.Lookup(key); len(allWhere(m.Config, v)) > 0 {
+		return "" // it is one of several fields
+	}
+	return m.parts[key]
 }
 
 // A File is one file of weights.
@@ -795,7 +806,7 @@ func (m *Model) convertAs(class string, h hfconfig.Object, f *folder) {
 	r := rowOf(class)
 	c := &converter{
 		row: r, class: class, arch: r.arch, h: h, meta: meta{}, pooling: f.poolingType(), stacks: map[string]*stack{}, scratch: map[string]int{}, out: formats.F16,
-		fields: map[string]string{},
+		fields: map[string]string{}, made: map[string][]string{},
 	}
 	c.weights = func(yield func(string) bool) {
 		for i := range m.Weights {
@@ -835,6 +846,7 @@ func (m *Model) convertAs(class string, h hfconfig.Object, f *folder) {
 		return
 	}
 	c.meta["general.architecture"] = c.arch
+	c.fresh = nil
 	if !r.own {
 		c.base()
 	}
@@ -850,23 +862,31 @@ func (m *Model) convertAs(class string, h hfconfig.Object, f *folder) {
 		}
 	}
 	m.Fault = c.faultIn(f)
-	m.fields = map[string]string{}
+	m.fields, m.parts = map[string]string{}, map[string]string{}
 	for key, field := range c.fields {
 		m.fields[key] = f.field(field)
+	}
+	for key := range c.made {
+		m.parts[key] = f.field(c.parts(key)...)
 	}
 	c.finish(m)
 }
 
-// field returns the file and the place in it that a hyper-parameter is read
-// from, "" when it is from none.
-func (f *folder) field(name string) string {
-	switch {
-	case f.config == nil:
+// field returns the file and the places in it that hyper-parameters are read
+// from, "" when they are from none.
+func (f *folder) field(names ...string) string {
+	if f.config == nil || len(names) == 0 {
 		return ""
-	case f.mistral:
-		return "params.json: " + hfconfig.MistralName(name)
 	}
-	return "config.json: " + f.config.TextField(name)
+	file, place := "config.json: ", f.config.TextField
+	if f.mistral {
+		file, place = "params.json: ", hfconfig.MistralName
+	}
+	var places []string
+	for _, name := range names {
+		places = append(places, place(name))
+	}
+	return file + strings.Join(places, ", ")
 }
 
 // faultIn returns the first fault of the configuration, with its place.
