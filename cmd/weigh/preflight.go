@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -327,7 +328,8 @@ func settledArgs(m *model.Model, o *estimate.Options, t *estimate.Settings, give
 			args = append(args, flag, value)
 		}
 	}
-	add("--ctx-size", "-c", strconv.Itoa(t.NCtx))
+	// Not t.NCtx, which is rounded up: the batch is cut to what is asked for.
+	add("--ctx-size", "-c", strconv.Itoa(cmp.Or(o.NCtx, m.NCtxTrain, t.NCtx)))
 	if len(o.Devices) > 0 {
 		ngl := t.NGPULayers
 		if o.NGPULayers == nil || *o.NGPULayers < 0 {

@@ -1,9 +1,12 @@
 package main
 
 import (
+	"path/filepath"
+	"strings"
 	"testing"
 
 	"weigh/estimate"
+	"weigh/fixtures"
 )
 
 func TestJoinOverrides(t *testing.T) {
@@ -33,5 +36,26 @@ func TestQuote(t *testing.T) {
 		if got := quote(in); got != want {
 			t.Errorf("quote(%q) is %s, want %s", in, got, want)
 		}
+	}
+}
+
+// The line to run asks for the context that was weighed, not for what llama.cpp
+// rounds it up to: the batch, and with it the compute buffers, would be larger.
+func TestTheLineToRunIsWhatWasWeighed(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "m.gguf")
+	if err := fixtures.Model("llama-Q4_K_M").Set("llama.context_length", uint32(300)).WriteSparse(path); err != nil {
+		t.Fatal(err)
+	}
+	machine := []string{"--gpu", "24GiB", "--host-memory", "64GiB"}
+	var d estimateDocument
+	weighJSON(t, 0, &d, append([]string{path}, machine...)...)
+	_, flags, ok := strings.Cut(d.Command, path)
+	if !ok || !strings.Contains(flags, "-c 1200 ") {
+		t.Fatalf("the line is %q, want -c 1200: four sequences of 300 tokens", d.Command)
+	}
+	var again estimateDocument
+	weighJSON(t, 0, &again, append(append([]string{"estimate", path}, strings.Fields(flags)...), machine...)...)
+	if again.Devices[0].Compute != d.Devices[0].Compute || again.Settings.NBatch != d.Settings.NBatch {
+		t.Errorf("it takes %d bytes for a batch of %d, %d for %d were weighed", again.Devices[0].Compute, again.Settings.NBatch, d.Devices[0].Compute, d.Settings.NBatch)
 	}
 }
