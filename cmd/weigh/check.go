@@ -328,20 +328,31 @@ func templatesOf(ins *inspect.Inspection) (list []*check.Template) {
 	}
 	more, _ := filepath.Glob(filepath.Join(escape(dir), "additional_chat_templates", "*.jinja"))
 	for _, path := range append([]string{filepath.Join(dir, "chat_template.jinja")}, more...) {
+		if info, err := os.Stat(path); err == nil && info.Mode().IsRegular() && info.Size() > check.MaxTemplates {
+			add(filepath.Base(path), uint64(info.Size()), nil)
+			continue
+		}
 		text, err := readSmall(path)
 		if errors.Is(err, fs.ErrNotExist) {
 			continue
 		}
 		t := add(filepath.Base(path), uint64(len(text)), func() string { return string(text) })
 		if err != nil {
-			t.Problems = []formats.Problem{{Severity: formats.SeverityWarning, Code: "template-unread", Field: "chat template " + t.Name, Offset: -1, Message: err.Error()}}
+			t.Problems = unread(t.Name, err)
 		}
 	}
 	text, err := readSmall(filepath.Join(dir, "tokenizer_config.json"))
 	var config struct {
 		Template json.RawMessage `json:"chat_template"`
 	}
-	if err != nil || json.Unmarshal(text, &config) != nil {
+	if err == nil {
+		err = json.Unmarshal(text, &config)
+	}
+	if err != nil {
+		if !errors.Is(err, fs.ErrNotExist) {
+			t := add("tokenizer_config.json", 0, func() string { return "" })
+			t.Problems = unread(t.Name, err)
+		}
 		return list
 	}
 	var one string
@@ -364,8 +375,13 @@ func escape(dir string) string {
 	return strings.NewReplacer(`*`, `[*]`, `?`, `[?]`, `[`, `[[]`).Replace(dir)
 }
 
+// unread is the problem of a template that could not be read.
+func unread(name string, err error) []formats.Problem {
+	return []formats.Problem{{Severity: formats.SeverityWarning, Code: "template-unread", Field: "chat template " + name, Offset: -1, Message: err.Error()}}
+}
+
 // maxSmall is the largest side file that is read whole.
-const maxSmall = 16 << 20
+const maxSmall = 8 << 20
 
 // readSmall reads a regular file of at most maxSmall bytes.
 func readSmall(path string) ([]byte, error) {
