@@ -385,18 +385,13 @@ const maxSmall = 8 << 20
 
 // readSmall reads a regular file of at most maxSmall bytes.
 func readSmall(path string) ([]byte, error) {
-	info, err := os.Stat(path)
+	f, size, err := formats.Open(path)
 	switch {
 	case err != nil:
 		return nil, err
-	case !info.Mode().IsRegular():
-		return nil, fmt.Errorf("%s: %w", path, inspect.ErrNotAFile)
-	case info.Size() > maxSmall:
-		return nil, fmt.Errorf("%s: %d bytes are over the limit of %d", path, info.Size(), maxSmall)
-	}
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, err
+	case size > maxSmall:
+		f.Close()
+		return nil, fmt.Errorf("%s: %d bytes are over the limit of %d", path, size, maxSmall)
 	}
 	defer f.Close()
 	return io.ReadAll(io.LimitReader(f, maxSmall))

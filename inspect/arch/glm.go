@@ -70,14 +70,8 @@ func (w *wants) glm4() {
 		w.tensor(flags, il, "attn_output.weight", q, w.NEmbd)
 		w.tensor(flags, il, "ffn_up.weight", w.NEmbd, 2*w.NFF(0))
 		w.tensor(flags, il, "ffn_down.weight", w.NFF(0), w.NEmbd)
-		if il < w.NLayer() {
-			continue
+		if il >= w.NLayer() {
+			w.nextN(skipped, skipped, il)
 		}
-		w.tensor(skipped, il, "nextn.eh_proj.weight", 2*w.NEmbd, w.NEmbd)
-		w.tensor(skipped, il, "nextn.enorm.weight", w.NEmbd)
-		w.tensor(skipped, il, "nextn.hnorm.weight", w.NEmbd)
-		w.tensor(skipped|optional, il, "nextn.embed_tokens.weight", w.NEmbd, w.nVocab)
-		w.tensor(skipped|optional, il, "nextn.shared_head_head.weight", w.NEmbd, w.nVocab)
-		w.tensor(skipped|optional, il, "nextn.shared_head_norm.weight", w.NEmbd)
 	}
 }

@@ -86,22 +86,11 @@ func Structure(path string) (format string, problems []Problem, ins *inspect.Ins
 
 // openRegular opens a file that is no pipe and no device.
 func openRegular(name string) (*os.File, int64, error) {
-	info, err := os.Stat(name)
-	if err == nil && !info.Mode().IsRegular() {
+	f, size, err := formats.Open(name)
+	if errors.Is(err, formats.ErrNotRegular) {
 		err = inspect.ErrNotAFile
 	}
-	if err != nil {
-		return nil, 0, bare(err)
-	}
-	f, err := os.Open(name)
-	if err != nil {
-		return nil, 0, bare(err)
-	}
-	if info, err = f.Stat(); err != nil {
-		f.Close()
-		return nil, 0, bare(err)
-	}
-	return f, info.Size(), nil
+	return f, size, bare(err)
 }
 
 // bare is err without the path, which the caller adds.
