@@ -326,8 +326,15 @@ func templatesOf(ins *inspect.Inspection) (list []*check.Template) {
 	if info, err := os.Stat(dir); err != nil || !info.IsDir() {
 		dir = filepath.Dir(dir)
 	}
-	more, _ := filepath.Glob(filepath.Join(escape(dir), "additional_chat_templates", "*.jinja"))
-	for _, path := range append([]string{filepath.Join(dir, "chat_template.jinja")}, more...) {
+	paths := []string{filepath.Join(dir, "chat_template.jinja")}
+	further := filepath.Join(dir, "additional_chat_templates")
+	entries, _ := os.ReadDir(further)
+	for _, e := range entries {
+		if filepath.Ext(e.Name()) == ".jinja" {
+			paths = append(paths, filepath.Join(further, e.Name()))
+		}
+	}
+	for _, path := range paths {
 		if info, err := os.Stat(path); err == nil && info.Mode().IsRegular() && info.Size() > check.MaxTemplates {
 			add(filepath.Base(path), uint64(info.Size()), nil)
 			continue
@@ -368,11 +375,6 @@ func templatesOf(ins *inspect.Inspection) (list []*check.Template) {
 		}
 	}
 	return list
-}
-
-// escape makes a folder's name safe in a pattern of filepath.Glob.
-func escape(dir string) string {
-	return strings.NewReplacer(`*`, `[*]`, `?`, `[?]`, `[`, `[[]`).Replace(dir)
 }
 
 // unread is the problem of a template that could not be read.
